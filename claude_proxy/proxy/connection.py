@@ -569,7 +569,8 @@ class ClientConnection:
 
     def _tls_for(self, attempt: Attempt) -> TlsFor:
         """Return how TLS begins with an upstream, of which only this client resumes a session."""
-        return TlsFor(self.services.upstream_tls, (self._owner, attempt.credential.credential))
+        mark = self.session.gate.mark_of(attempt.credential.credential)
+        return TlsFor(self.services.upstream_tls, (self._owner, mark))
 
     @property
     def _owner(self) -> Owner:

@@ -5,7 +5,9 @@ be recorded is a denial. Fail closed: an internal error is a denial. Both laws a
 so no layer can forget them. The policy alone decides.
 """
 
+import hmac
 import logging
+import os
 import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
@@ -25,6 +27,7 @@ from claude_proxy.events import (
     Usage,
 )
 from claude_proxy.policy.credentials.decision import AvailableSecrets, CredentialDecision
+from claude_proxy.policy.credentials.secret import Secret
 from claude_proxy.policy.decision import (
     ANOTHER_LOGIN_PINNED,
     CA_UNUSABLE,
@@ -176,6 +179,7 @@ class Gate:
         self.policy = policy
         self._record = record
         self._secret_provider = secret_provider or NoSecrets()
+        self._salt = os.urandom(32)  # of the marks of credentials
         self._held = 0
         self._allow_unrecorded = audit_failure is AuditFailure.ALLOW
         # Whether clients would accept what the CA signs now.
@@ -298,6 +302,16 @@ class Gate:
         """Return what a connection was opened by for requests with a credential, or without."""
         found = None if credential is None else self._secret_provider.secrets.get(credential)
         return Terms(self.policy, found)
+
+    def mark_of(self, credential: str | None) -> Hashable:
+        """Return what tells a credential, with its value of now, from all others.
+
+        It tells nothing about the value, so it may be kept.
+        """
+        found = self.terms(credential).secret
+        if isinstance(found, Secret):
+            return credential, hmac.digest(self._salt, found.reveal(), "sha256")
+        return credential, found  # the salted hashes of logins
 
     def would_dial(self, target: Authority) -> bool:
         """Tell whether a dial would be allowed; nothing is recorded."""

@@ -9,6 +9,7 @@ from typing import Final
 
 VERIFY_FAILED: Final = "certificate verify failed: "
 CLOSED: Final = "connection closed"
+BROKEN_RECORD: Final = ssl.SSLError.__name__  # of `alert_words`, after the handshake
 _EOF: Final = "unexpected eof while reading"
 
 # The standard library writes such as: [SSL: NO_SHARED_CIPHER] no shared cipher (_ssl.c:1020)

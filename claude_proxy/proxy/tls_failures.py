@@ -7,7 +7,7 @@ named by OpenSSL's own words.
 
 from typing import Final
 
-from claude_proxy.proxy.openssl_words import CLOSED, VERIFY_FAILED, alert_in
+from claude_proxy.proxy.openssl_words import BROKEN_RECORD, CLOSED, VERIFY_FAILED, alert_in
 from claude_proxy.proxy.upstream_errors import UpstreamError, closed
 from claude_proxy.wire.authority import Authority
 
@@ -26,6 +26,10 @@ _UNKNOWN_CA: Final = (
 )
 _UNKNOWN_NAME: Final = "it does not know the name {name}"
 _CLOSED: Final = "it closed the connection during the handshake"
+_BROKEN: Final = (
+    "the TLS connection to {target} was closed without a response: the upstream, or something on "
+    "the way, sent a record that is damaged or not TLS"
+)
 _TOO_OLD: Final = "it speaks only versions of TLS before 1.2, which are not secure"
 
 # By the words of X509_verify_cert_error_string, in lower case. "{name}" is the name to be proved.
@@ -105,10 +109,12 @@ def failed_handshake(error: str, target: Authority, *, asked: bool) -> UpstreamE
 def broken_off(error: str | None, target: Authority, otherwise: str = "") -> UpstreamError:
     """Return the failure of an upstream whose connection ended without a response.
 
-    `error` is that of the connection: what `alert_words` told of a TLS alert, the name of an
+    `error` is that of the connection: what `alert_words` told of a TLS error, the name of an
     exception, or None. `otherwise` is what to say where it is no alert.
     """
     alert = None if error is None else alert_in(error)
+    if error == BROKEN_RECORD:
+        return UpstreamError(TLS_FAILED, _BROKEN.format(target=target))
     if alert is None:
         return closed(otherwise) if otherwise else closed()
     # In TLS 1.3 the server rejects a client after the client's side of the handshake has ended.

@@ -27,6 +27,15 @@ class Decrypted:
         self.error = error  # why, where it was no close_notify: "alert NAME" or the error's type
 
 
+def certificate_ends(tls: ssl.SSLObject) -> float:
+    """Return when the peer's certificate expires, in seconds since the epoch; 0: it has none.
+
+    That of a resumed session is the one that was verified in its full handshake.
+    """
+    certificate = tls.getpeercert()
+    return ssl.cert_time_to_seconds(str(certificate["notAfter"])) if certificate else 0.0
+
+
 class TlsRecords:
     """One end of a TLS connection."""
 

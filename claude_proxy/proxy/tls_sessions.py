@@ -12,6 +12,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from claude_proxy.proxy.tls_records import certificate_ends
 from claude_proxy.wire.authority import Authority
 
 KEPT_S: Final = 300.0
@@ -21,7 +22,7 @@ MOST: Final = 128
 class SessionKey(NamedTuple):
     """For whom and for what a session is kept."""
 
-    owner: Hashable  # a client or run, and the credential that it used
+    owner: Hashable  # a client or run, and the credential that it used, with its value
     target: Authority  # its host is the name that was verified
     alpn: tuple[bytes, ...]  # what was offered
 
@@ -98,10 +99,9 @@ class TlsSessions:
         """
         kept.source = None
         kept.session = session = source.session
-        certificate = source.getpeercert()
-        if session is None or not certificate:
+        kept.valid_until = certificate_ends(source)
+        if session is None:
             kept.until = 0.0
             return
         if session.has_ticket and session.ticket_lifetime_hint:
             kept.until = min(kept.until, self._clock() + session.ticket_lifetime_hint)
-        kept.valid_until = ssl.cert_time_to_seconds(str(certificate["notAfter"]))

@@ -8,6 +8,7 @@ one dials.
 import asyncio
 import contextlib
 import logging
+import math
 import select
 import socket
 from collections import deque
@@ -58,6 +59,7 @@ class WarmUpstream:
         self.upstream = upstream
         self.judged: list[Address] = []  # what the target resolved to
         self.is_ready = False
+        self.valid_until = math.inf  # its certificate, in seconds since the epoch
         self.is_doubtful = False  # the next one would go the same way
         self.has_ended = False  # by the upstream, in silence
         self._endpoint: Endpoint | None = None
@@ -181,6 +183,8 @@ class WarmUpstream:
             arrival = inbox.popleft()
             if isinstance(arrival, UpstreamOpened) and arrival.error is None:
                 self.is_ready = True
+                ends = self.upstream.certificate_ends
+                self.valid_until = math.inf if ends is None else ends
             elif isinstance(arrival, bytes) and self._may_speak(len(arrival)):
                 self._early.append(arrival)
             else:

@@ -1,9 +1,10 @@
 """Warm upstream connections: kept ready for the next requests of a client to the same target.
 
 Laws kept: silence before allow: none is opened but where a request was allowed, sent and answered.
-Judged is dialled: the target, its addresses, the policy and the credential are looked at again when
-one is used; in doubt it is closed, and the request's own dial decides. Recorded or denied: what
-cannot be recorded is not opened. They are bounded, and the first to go where sockets run short.
+Judged is dialled: the target, its addresses, the policy, the credential and the time for which the
+certificate is valid are looked at again when one is used; in doubt it is closed, and the request's
+own dial decides. Recorded or denied: what cannot be recorded is not opened. They are bounded, and
+the first to go where sockets run short.
 """
 
 import asyncio
@@ -90,12 +91,14 @@ class WarmUpstreams:
         clock: Callable[[], float] = _since_boot,
         *,
         processes: int = 1,
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._dialer = dialer
         self._shares = shares
         self._tls = upstream_tls
         self._opening_s = limits.connect_timeout_s + limits.handshake_timeout_s
         self._clock = clock
+        self._wall_clock = wall_clock
         self._processes = processes
         # In the order in which they were opened.
         self._kept: dict[WarmUpstream, _Kept] = {}
@@ -159,7 +162,8 @@ class WarmUpstreams:
         if not descriptors.is_room_for_upstream(used, shares.other_files):
             return
         route = key.route
-        tls = TlsFor(self._tls, (key.owner, key.credential)) if route.tls else None
+        mark = client.gate.mark_of(key.credential)
+        tls = TlsFor(self._tls, (key.owner, mark)) if route.tls else None
         upstream = UpstreamConnection(route.target, tls=tls, alpn=route.alpn, tunnel=route.tunnel)
         warm = WarmUpstream(self, upstream)
         terms = client.gate.terms(key.credential)
@@ -234,6 +238,8 @@ class WarmUpstreams:
         """Tell whether all is as it was when it was opened, which is not long ago."""
         now = self._clock()
         if now > kept.until or (not kept.warm.is_ready and now - kept.since > self._opening_s):
+            return False
+        if self._wall_clock() >= kept.warm.valid_until:
             return False
         try:
             return kept.client.gate.terms(kept.key.credential).are_those_of(kept.terms)

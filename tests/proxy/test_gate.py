@@ -10,12 +10,14 @@ import pytest
 from claude_proxy.config.settings import AuditFailure
 from claude_proxy.errors import AuditError
 from claude_proxy.events import DecisionMade, Event, OutcomeSeen, Phase
+from claude_proxy.policy.credentials.decision import AvailableSecrets
+from claude_proxy.policy.credentials.secret import Secret
 from claude_proxy.policy.decision import Decision
 from claude_proxy.policy.policy import AddressOwner, Policy
 from claude_proxy.policy.reason import Reason
 from claude_proxy.policy.request import Request, Scheme
 from claude_proxy.policy.rules import Tls
-from claude_proxy.proxy.gate import ClientInfo, Gate
+from claude_proxy.proxy.gate import ClientInfo, Gate, NoSecrets
 from claude_proxy.wire.authority import Authority
 from tests.proxy.layers.stage import BrokenPolicy, Ledger, policy_of
 
@@ -432,3 +434,33 @@ def test_a_fault_of_the_record_opens_no_connection_ahead() -> None:
         raise RuntimeError("a bug")
 
     assert not Gate(POLICY, record).note_warm(ORIGIN, "a connection")
+
+
+# --- marks of credentials
+
+
+class Rotating(NoSecrets):
+    """A provider whose secrets a test changes."""
+
+    def __init__(self, values: AvailableSecrets) -> None:
+        self.secrets = values
+
+
+def test_a_mark_tells_credentials_and_their_values_apart_and_nothing_else(ledger: Ledger) -> None:
+    values = Rotating({"a": Secret(b"old value"), "b": Secret(b"old value")})
+    gate = Gate(POLICY, ledger.events.append, secret_provider=values)
+    first = [gate.mark_of(name) for name in ("a", "b", "c", None)]
+
+    values.secrets = {"a": Secret(b"old value"), "b": Secret(b"new value")}
+    second = [gate.mark_of(name) for name in ("a", "b", "c", None)]
+
+    assert len({*first, *second}) == 5
+    assert first[0] == second[0]
+    assert "old value" not in repr(first)
+
+
+def test_a_mark_is_of_no_use_in_another_process(ledger: Ledger) -> None:
+    values = Rotating({"a": Secret(b"old value")})
+    gates = [Gate(POLICY, ledger.events.append, secret_provider=values) for _ in range(2)]
+
+    assert len({gate.mark_of("a") for gate in gates}) == 2

@@ -2,7 +2,7 @@
 
 import pytest
 
-from claude_proxy.proxy.openssl_words import VERIFY_FAILED
+from claude_proxy.proxy.openssl_words import BROKEN_RECORD, VERIFY_FAILED
 from claude_proxy.proxy.tls_failures import broken_off, failed_handshake
 from claude_proxy.wire.authority import Authority
 
@@ -74,6 +74,14 @@ def test_an_alert_in_place_of_a_response_is_a_demand_for_a_client_certificate(na
 
     assert error.reason == FAILED
     assert "demands a client certificate" in error.text
+
+
+def test_a_broken_record_in_place_of_a_response_is_said_to_be_one() -> None:
+    error = broken_off(BROKEN_RECORD, TARGET)
+
+    assert error.reason == FAILED
+    assert "a record that is damaged or not TLS" in error.text
+    assert str(TARGET) in error.text
 
 
 @pytest.mark.parametrize("error", [None, "ConnectionResetError", "Error"])

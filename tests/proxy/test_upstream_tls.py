@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from claude_proxy.proxy.tls_records import TlsRecords
+from claude_proxy.proxy.tls_records import TlsRecords, certificate_ends
 from claude_proxy.proxy.tls_sessions import TlsSessions
 from claude_proxy.proxy.upstream_tls import TlsFor, UpstreamHandshake, UpstreamTls
 from claude_proxy.trust.certificate_authority import CertificateAuthority
@@ -89,6 +89,8 @@ def test_a_session_is_resumed_by_its_own_client(world: World) -> None:
 
     assert (first.session_reused, again.session_reused, third.session_reused) == (False, True, True)
     assert again.selected_alpn_protocol() == "http/1.1"
+    ends = world.authority.leaf("example.com").certificate.not_valid_after_utc.timestamp()
+    assert certificate_ends(first) == certificate_ends(again) == ends
 
 
 @pytest.mark.parametrize(

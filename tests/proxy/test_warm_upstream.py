@@ -4,9 +4,10 @@ import socket
 
 import pytest
 
+from claude_proxy.policy.credentials.secret import Secret
 from claude_proxy.trust.certificate_authority import CertificateAuthority
 from tests.proxy.layers.tls_peers import origin_context
-from tests.proxy.warm_rig import Pool, TlsOriginServer, kept
+from tests.proxy.warm_rig import Pool, Taken, TlsOriginServer, kept
 from tests.support.loopback import LOOPS, Origin, Play, Run, run_on, until
 
 
@@ -73,6 +74,70 @@ def test_a_certificate_for_another_name_gives_none_and_is_not_tried_again(
             assert len(pool.notices) == 1
 
     run(play)
+
+
+@pytest.mark.parametrize("then", ["is taken", "is swept"])
+@pytest.mark.parametrize("opened", [1, 2])
+def test_one_whose_certificate_has_expired_meanwhile_is_closed(
+    run: Run, authority: CertificateAuthority, then: str, opened: int
+) -> None:
+    """Also where its handshake resumed a session, as that of a second one may."""
+
+    async def play() -> None:
+        async with TlsOriginServer(origin_context(authority, "example.com")) as origin:
+            pool = tls_pool(origin, authority)
+            ends = authority.leaf("example.com").certificate.not_valid_after_utc.timestamp()
+            pool.wall_s = ends - 1
+            for _ in range(opened - 1):
+                await _used(pool, origin)
+            upstream = await kept(pool, origin)
+            pool.warm.sweep()
+            assert pool.warm.ready == 1
+            pool.wall_s = ends
+            if then == "is taken":
+                assert pool.take() is None
+            else:
+                pool.warm.sweep()
+
+            assert len(pool.warm) == 0
+            assert await upstream.gets_rest() == b""
+
+    run(play)
+
+
+def test_a_rotated_credential_resumes_no_session_of_the_old_value(
+    run: Run, authority: CertificateAuthority
+) -> None:
+    async def play() -> None:
+        async with TlsOriginServer(origin_context(authority, "example.com")) as origin:
+            pool = tls_pool(origin, authority)
+            pool.key = pool.key._replace(credential="api")
+            resumed = []
+            for value in (b"old", b"old", b"new", b"new", b"old"):
+                pool.secrets.values["api"] = Secret(value)
+                taken = await _used(pool, origin)
+                resumed.append(_resumes(taken))
+
+            assert resumed == [False, True, False, True, True]
+
+    run(play)
+
+
+def _resumes(taken: Taken) -> bool:
+    records = taken.upstream._records
+    assert records is not None
+    return bool(records.tls.session_reused)
+
+
+async def _used(pool: Pool, origin: TlsOriginServer) -> Taken:
+    """Have one kept and used, so that the next may resume its session."""
+    upstream = await kept(pool, origin)
+    taken = pool.take()
+    assert taken is not None
+    taken.says(b"hello")
+    assert await upstream.gets(5) == b"hello"
+    taken.leaves()
+    return taken
 
 
 def test_what_an_origin_of_http_2_says_first_is_kept_for_whom_it_is_for(

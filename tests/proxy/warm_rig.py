@@ -69,12 +69,18 @@ class Pool:
         self.disk_is_full = False
         self.secrets = Secrets()
         self.now_s = 1000.0
+        self.wall_s = 0.0
         self.shares = Shares()
         self.dialer = Dialer(names or Names(example_com=["127.0.0.1"]))
         self.gate = self.gate_of(policy or policy_for(port, scheme="https" if tls else "http"))
         roots = None if authority is None else str(authority.certificate_path)
         self.warm = WarmUpstreams(
-            self.dialer, self.shares, UpstreamTls(roots), Limits(), lambda: self.now_s
+            self.dialer,
+            self.shares,
+            UpstreamTls(roots),
+            Limits(),
+            lambda: self.now_s,
+            wall_clock=lambda: self.wall_s,
         )
         self.route = Route(Authority.of("example.com", port), tls=tls, alpn=alpn, tunnel=tls)
         self.client = Beneficiary(self.gate, CLIENT, "share")

@@ -18,7 +18,7 @@ from claude_proxy.proxy.dialer import DialError
 from claude_proxy.proxy.layers.connection_records import next_id
 from claude_proxy.proxy.openssl_words import CLOSED, words_of
 from claude_proxy.proxy.tls_failures import broken_off, failed_handshake
-from claude_proxy.proxy.tls_records import TlsRecords
+from claude_proxy.proxy.tls_records import TlsRecords, certificate_ends
 from claude_proxy.proxy.upstream_errors import UpstreamError
 from claude_proxy.proxy.upstream_tls import TlsFor, UpstreamHandshake
 from claude_proxy.wire.authority import Authority
@@ -120,6 +120,14 @@ class UpstreamConnection:
         if self._address is None and peer is not None:
             self._address = str(Authority.of(peer[0], peer[1]))
         return self._address
+
+    @property
+    def certificate_ends(self) -> float | None:
+        """When the certificate expires by which it was verified; None: it has no TLS, or not yet.
+
+        In seconds since the epoch.
+        """
+        return None if self._records is None else certificate_ends(self._records.tls)
 
     @property
     def ended_well(self) -> bool:

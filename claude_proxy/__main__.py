@@ -1,16 +1,25 @@
-"""Runs the command line for `python -m claude_proxy`.
+"""Entry point of the program and of `python -m claude_proxy`: no Ctrl-C ends in a traceback.
 
-An older Python cannot even read the other modules, so it is named before they are imported.
+Until the command line is there to handle it, and again once it has ended, SIGINT has its default
+action, and a shell sees 130. An older Python cannot even read the other modules, so it is named
+before they are imported.
 """
 
+# Not `signal`, whose import takes longer than anything else here.
+import _signal as signal  # type: ignore[import-not-found] # which typeshed does not describe
 import sys
 
 OLDEST = (3, 12)
 _USAGE = 2
+_INTERRUPTED = 130  # 128 + SIGINT, what a shell reports
 
 
 def run() -> int:
     """Run the command line; return its exit code."""
+    # Where it is ignored (nohup, `&` in a script), it stays so.
+    has_handler = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if has_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     if sys.version_info < OLDEST:
         found = ".".join(map(str, sys.version_info[:2]))
         needed = ".".join(map(str, OLDEST))
@@ -21,9 +30,20 @@ def run() -> int:
             "finds or fetches one\n"
         )
         return _USAGE
-    from claude_proxy.cli.main import main  # noqa: PLC0415 - older ones cannot read it
+    # Older ones cannot read these.
+    from claude_proxy.cli.main import main  # noqa: PLC0415
+    from claude_proxy.system import lost_interrupts  # noqa: PLC0415
 
-    return main()
+    lost_interrupts.raise_again()
+    try:
+        if has_handler:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        return main()
+    except KeyboardInterrupt:  # a second one, while the first was handled
+        return _INTERRUPTED
+    finally:
+        if has_handler:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 if __name__ == "__main__":

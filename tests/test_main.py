@@ -1,8 +1,10 @@
 """`python -m claude_proxy` is the command line, with its output and exit code."""
 
 import ast
+import signal
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -47,3 +49,62 @@ def test_an_older_python_can_read_what_names_it(name: str) -> None:
     text = Path(__main__.__file__).with_name(name).read_text()
 
     assert ast.parse(text, feature_version=(3, 8)).body
+
+
+def test_the_installed_program_enters_where_a_ctrl_c_is_handled() -> None:
+    text = (Path(__file__).resolve().parents[1] / "pyproject.toml").read_text("utf-8")
+
+    assert tomllib.loads(text)["project"]["scripts"] == {
+        "claude-proxy": "claude_proxy.__main__:run"
+    }
+
+
+_INTERRUPTED = """
+import os, signal, sys
+from claude_proxy.__main__ import run
+
+moment = sys.argv.pop(1)
+
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == moment:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupting())
+code = run()
+if moment == "the end":
+    os.kill(os.getpid(), signal.SIGINT)
+sys.exit(code)
+"""
+
+
+@pytest.mark.parametrize(
+    ("moment", "code"),
+    [
+        ("claude_proxy.cli.main", -signal.SIGINT),
+        ("click", -signal.SIGINT),
+        ("claude_proxy.cli.presets", 130),
+        ("the end", -signal.SIGINT),
+    ],
+)
+def test_a_ctrl_c_at_any_moment_shows_no_traceback(moment: str, code: int) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", _INTERRUPTED, moment, "presets"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (ran.returncode, ran.stderr) == (code, "")
+
+
+def test_a_ctrl_c_that_is_ignored_stays_ignored() -> None:
+    words = [sys.executable, "-c", _INTERRUPTED, "click", "presets"]
+    ran = subprocess.run(
+        ["sh", "-c", 'trap "" INT; exec "$@"', "sh", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (ran.returncode, ran.stderr) == (0, "")

@@ -282,10 +282,18 @@ def _print_usage_error(error: click.ClickException) -> None:
     if isinstance(error, click.NoSuchOption):
         message = f"no such option {error.option_name}"
         fix = _option_meant(error) or fix
+    elif isinstance(error, click.BadParameter) and _is_flag(error.param):
+        # click lists every spelling that it takes, the empty one first.
+        message = f"{message.rpartition(' is not a valid boolean')[0]} is not true or false"
+        fix = "write true or false (1 or 0, yes or no, on or off are taken, too)"
     lines = [f"error: {_lower_first(message)}"]
     if fix is not None:
         lines.append(f"  fix:   {fix}")
     _print_error(lines)
+
+
+def _is_flag(param: click.Parameter | None) -> bool:
+    return param is not None and isinstance(param.type, click.types.BoolParamType)
 
 
 def _option_meant(error: click.NoSuchOption) -> str | None:

@@ -210,6 +210,25 @@ def test_a_usage_error_points_at_help_and_exits_2(
     assert "--help`" in shown.err
 
 
+@pytest.mark.parametrize(
+    ("command", "variable"),
+    [("log", "CLAUDE_PROXY_LOG_DENIED"), ("serve", "CLAUDE_PROXY_WARM_UPSTREAMS")],
+)
+def test_a_wrong_value_of_a_flag_is_told_the_words_to_write(
+    command: str,
+    variable: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv(variable, "may.be")
+
+    assert main.main([command]) == 2
+
+    what, fix = capsys.readouterr().err.splitlines()
+    assert what.endswith("'may.be' is not true or false")
+    assert fix == "  fix:   write true or false (1 or 0, yes or no, on or off are taken, too)"
+
+
 def test_colour_is_for_terminals_that_want_it(monkeypatch: pytest.MonkeyPatch) -> None:
     controller, terminal = os.openpty()
     with os.fdopen(controller), os.fdopen(terminal, "w") as stream:

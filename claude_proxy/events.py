@@ -91,12 +91,16 @@ class OutcomeSeen(NamedTuple):
         return (self.decided_at or self.decision) + round(self.duration_ms * 1e6)
 
 
+# The kind of the notices of connections that are opened ahead of a request.
+WARM_UPSTREAM = "warm-upstream"
+
+
 @dataclass(frozen=True, slots=True)
 class Notice:
     """An event of the proxy itself: started, stopped, policy applied or rejected."""
 
     id: int  # like that of a decision; 0: the time at which it is recorded
-    kind: str  # "start", "stop", "policy-applied", "policy-rejected", "warm-upstream"
+    kind: str  # "start", "stop", "policy-applied", "policy-rejected", WARM_UPSTREAM
     text: str
     run: str | None = None  # the name of the run that it is about
     at: int = 0  # like that of a decision

@@ -163,6 +163,8 @@ class Selection:
     since_ns: int = 0
     steps: bool = False  # also allowed decisions on the way to a request
     notices: bool | None = None  # None: where nothing else is selected; True: nothing but notices
+    kind: str | None = None  # of notices; None: all
+    kind_left_out: str | None = None  # of notices
 
     @property
     def filters(self) -> "list[HostFilter | ListenerFilter | RunFilter]":
@@ -196,11 +198,24 @@ class Selection:
 
     def condition_on_notices(self) -> tuple[str, list[object]]:
         """Return the selection in SQL, over the notice `n`."""
-        condition, values = "coalesce(n.at, n.id) >= ?", list[object]([self.since_ns])
+        conditions, values = ["coalesce(n.at, n.id) >= ?"], list[object]([self.since_ns])
         if self.run is not None:
             more, names = self.run.condition("n")
-            return f"{condition} AND {more}", [*values, *names]
-        return condition, values
+            conditions.append(more)
+            values += names
+        for comparison, kind in (("=", self.kind), ("<>", self.kind_left_out)):
+            if kind is not None:
+                conditions.append(f"n.kind {comparison} ?")
+                values.append(kind)
+        return " AND ".join(conditions), values
+
+    def left_out(self) -> "Selection | None":
+        """Return the notices that are left out for their kind, as a selection; None: none are."""
+        if self.kind_left_out is None:
+            return None
+        return Selection(
+            run=self.run, since_ns=self.since_ns, notices=True, kind=self.kind_left_out
+        )
 
 
 _GROUPS: Final = {Grouping.HOST: "d.target", Grouping.RUN: "d.run", Grouping.REASON: "1"}

@@ -33,7 +33,7 @@ from claude_proxy.cli.log_table import Look, fold_repeats
 from claude_proxy.cli.since import Since
 from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.errors import ConfigError
-from claude_proxy.events import Notice, OutcomeSeen
+from claude_proxy.events import WARM_UPSTREAM, Notice, OutcomeSeen
 
 EPILOG: Final = """\b
 Examples:
@@ -42,6 +42,7 @@ Examples:
   claude-proxy log --by host --since 2h
   claude-proxy log --host .github.com --limit 200
   claude-proxy log --listener unix:/run/user/1000/proxy.sock --steps
+  claude-proxy log --notices --run last
   claude-proxy log --follow --json | jq .reason
   claude-proxy log --usage --since 7d
   claude-proxy log --usage --by run --json | jq .tokens
@@ -52,13 +53,27 @@ by the requests in it; --steps lists the tunnel itself too. `claude-proxy runs` 
 
 --usage adds up the tokens that the Messages API reports: by day (local time, when the request
 began), by run or by model. IN does not include tokens read from the cache.
+
+--notices leaves out the connections that were opened ahead of a request (warm connections), as they
+are many; --kind warm-upstream shows them. --json leaves out nothing.
 """
 
 _POLL_S: Final = 0.5
 _LAST: Final = "last"
 # Options that select single attempts, which --usage does not list.
 _NOT_WITH_USAGE: Final = (
-    *("denied", "failed", "allowed", "host", "listener", "follow", "limit", "steps", "notices"),
+    *(
+        "denied",
+        "failed",
+        "allowed",
+        "host",
+        "listener",
+        "follow",
+        "limit",
+        "steps",
+        "notices",
+        "kind",
+    ),
 )
 _NOT_WITH_NOTICES: Final = ("denied", "failed", "allowed", "host", "listener", "steps", "by")
 _NOT_WITH_BY: Final = ("follow", "steps")
@@ -87,6 +102,12 @@ _BY: Final = tuple(dict.fromkeys([*map(str, Grouping), *map(str, UsageGrouping)]
     envvar="CLAUDE_PROXY_LOG_NOTICES",
     is_flag=True,
     help="Show what the proxy reports of itself: starts, policies applied, runs.",
+)
+@click.option(
+    "--kind",
+    envvar="CLAUDE_PROXY_LOG_KIND",
+    metavar="KIND",
+    help="Show only notices of one kind, such as warm-upstream or policy-applied.",
 )
 @click.option(
     "--host",
@@ -168,6 +189,7 @@ def command(
     failed: bool,
     allowed: bool,
     notices: bool,
+    kind: str | None,
     host: str | None,
     listener: str | None,
     run: str | None,
@@ -183,6 +205,7 @@ def command(
     """Show what was decided, from the audit log."""
     path = database_in(paths.statedir_in_force() if statedir is None else statedir)
     context = click.get_current_context()
+    notices = notices or kind is not None
     _refuse_contradictions(context, notices=notices, usage=usage, by=by)
     run_filter = None if run is None else _run_filter(path, run)
     if usage:
@@ -198,6 +221,8 @@ def command(
         steps=steps,
         # In JSON everything is in one stream, where programs tell the kinds apart.
         notices=True if notices else None if as_json else False,
+        kind=kind,
+        kind_left_out=None if as_json or kind is not None else WARM_UPSTREAM,
     )
     if by is not None and _is_asked(context, "by"):
         _show_tallies(path, selection, Grouping(by), limit, as_json=as_json)
@@ -241,6 +266,8 @@ def _show_entries(output: _Output) -> None:
     with AuditReader(output.path) as reader:
         entries = reader.newest(selection, limit)
         total = reader.count(selection) if len(entries) == limit else len(entries)
+        rest = selection.left_out() if selection.has_notices else None
+        left_out = 0 if rest is None else reader.count(rest)
     has_runs = any(not isinstance(entry, Notice) and entry.decision.run for entry in entries)
     look = Look.of_output(os.environ, run=has_runs and selection.run is None)
     line_of = json_line_of if output.as_json else look.entry
@@ -252,10 +279,15 @@ def _show_entries(output: _Output) -> None:
         click.echo(f"claude-proxy: {more}", err=True)
     if selection.show is Show.DENIED and not (output.as_json or output.follow):
         _advise(entries, elsewhere=output.elsewhere)
+    if not entries and not output.follow:
+        click.echo("claude-proxy: no matching entries", err=True)
+    if left_out:
+        kind = selection.kind_left_out
+        notices, them = ("notice is", "it") if left_out == 1 else ("notices are", "them")
+        more = f"{left_out:,} {kind} {notices} left out; --kind {kind} shows {them}"
+        click.echo(f"claude-proxy: {more}", err=True)
     if output.follow:
         _follow(Follower(output.path, selection, entries), line_of)
-    elif not entries:
-        click.echo("claude-proxy: no matching entries", err=True)
 
 
 def _advise(entries: Iterable[LogEntry], *, elsewhere: bool) -> None:
@@ -322,7 +354,8 @@ def _refuse_contradictions(
             )
         return
     if notices:
-        _refuse(context, _NOT_WITH_NOTICES, "selects attempts, and --notices shows none")
+        asked = "--kind" if context.params.get("kind") else "--notices"
+        _refuse(context, _NOT_WITH_NOTICES, f"selects attempts, and {asked} shows none")
     if by is None or not _is_asked(context, "by"):
         return
     if by not in tuple(Grouping):

@@ -19,6 +19,7 @@ from claude_proxy.config.settings import AuditFailure
 from claude_proxy.errors import AuditError
 from claude_proxy.events import (
     PASSTHROUGH_SCHEME,
+    WARM_UPSTREAM,
     DecisionMade,
     Event,
     Notice,
@@ -326,7 +327,7 @@ class Gate:
     def note_warm(self, client_info: ClientInfo, text: str) -> bool:
         """Record that a connection is opened for a client's next request; False: it must not be."""
         owner = owner_of(client_info.client, client_info.run)
-        notice = Notice(0, "warm-upstream", f"{text} of {owner}", run=client_info.run)
+        notice = Notice(0, WARM_UPSTREAM, f"{text} of {owner}", run=client_info.run)
         try:
             self._record(notice)
         except AuditError as problem:

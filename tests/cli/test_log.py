@@ -132,6 +132,37 @@ def test_notices_are_apart(store: AuditStore, log: Log) -> None:
     ]
 
 
+def test_notices_of_warm_connections_are_left_out_and_counted(
+    store: AuditStore, statedir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def kinds(*arguments: str) -> tuple[list[str], list[str]]:
+        assert main.main(["log", "--statedir", str(statedir), *arguments]) == 0
+        out, err = capsys.readouterr()
+        return [line.split()[3].rstrip(":") for line in out.splitlines()], err.splitlines()
+
+    store.record(Notice(MOMENT, "start", "listening"))
+    for number in range(1200):
+        store.record(Notice(MOMENT + 1 + number, "warm-upstream", "to a.example", run="blue"))
+    store.record(Notice(MOMENT + 2000, "stop", "stopped"))
+    said = "claude-proxy: 1,200 warm-upstream notices are left out; --kind warm-upstream shows them"
+
+    assert kinds("--notices") == (["start", "stop"], [said])
+    assert kinds("--notices", "--run", "blue") == ([], ["claude-proxy: no matching entries", said])
+    assert kinds("--notices", "-n", "1")[1][-1] == said
+    assert kinds("--kind", "warm-upstream", "-n", "1200") == (["warm-upstream"] * 1200, [])
+    assert kinds("--notices", "--kind", "stop") == (["stop"], [])
+
+
+def test_json_leaves_out_no_notice(store: AuditStore, log: Log) -> None:
+    store.record(Notice(MOMENT, "warm-upstream", "to a.example"))
+    store.record(Notice(MOMENT + 1, "stop", "stopped"))
+
+    for arguments in (["--json"], ["--json", "--notices"]):
+        found = [json.loads(line)["kind"] for line in log(*arguments).splitlines()]
+        assert found == ["warm-upstream", "stop"]
+    assert json.loads(log("--json", "--kind", "stop"))["kind"] == "stop"
+
+
 def test_what_is_left_out_is_said_apart(
     store: AuditStore, statedir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -489,6 +520,8 @@ def test_that_nothing_was_used_is_said_apart(
         (["--by", "host", "--follow"], "--follow lists single attempts"),
         (["--notices", "--denied"], "--denied selects attempts"),
         (["--notices", "--host", "a.b"], "--host selects attempts"),
+        (["--kind", "stop", "--denied"], "--denied selects attempts, and --kind shows none"),
+        (["--usage", "--kind", "stop"], "--kind selects single attempts"),
         (["--denied", "--allowed"], "--denied and --allowed select different attempts"),
         (["--denied", "--failed"], "--denied and --failed select different attempts"),
         (["--run", "last"], "there was no run yet"),

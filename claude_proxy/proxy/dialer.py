@@ -2,9 +2,9 @@
 
 Laws kept: judged is dialled: the socket connects to an address that the policy has seen, without a
 second lookup in between (DNS rebinding). What a name resolved to is remembered for a few seconds,
-and judged at each dial. An address that the owner gives for a name (--resolve) takes the place of
-the look-up alone, not of the judgement. Every exit is gated: nothing else in the program opens a
-connection to the outside.
+and judged at each dial. An address that the owner gives for a name (--resolve) spares the look-up
+alone, not the judgement. Every exit is gated: nothing else in the program opens a connection to the
+outside.
 """
 
 import asyncio

@@ -186,6 +186,18 @@ def test_an_answer_whose_tls_breaks_never_looks_whole(world: World, last: bytes)
     assert world.ledger.last.error == "upstream-cut-short"
 
 
+def test_a_broken_record_in_place_of_an_answer_is_said_to_be_one(world: World) -> None:
+    client = world.client()
+    client.says(GET)
+    world.origin()
+
+    answer = client.gets(world.stage.answers(GARBAGE))
+
+    assert reason_of(answer) == "upstream-tls-failed"
+    assert b"sent a record that is damaged or not TLS" in answer
+    assert world.ledger.last.error == "upstream-tls-failed"
+
+
 def test_an_upstream_that_sent_close_notify_while_idle_is_dialled_again(world: World) -> None:
     client = world.client()
     client.says(GET)

@@ -15,6 +15,8 @@ from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layer import Layer
 
 from claude_proxy.config.settings import Limits
+from claude_proxy.policy.credentials.decision import AvailableSecrets, CredentialDecision
+from claude_proxy.policy.credentials.secret import Secret
 from claude_proxy.policy.decision import FAULT
 from claude_proxy.policy.policy import Policy
 from claude_proxy.policy.request import Request, Scheme
@@ -29,7 +31,7 @@ from claude_proxy.proxy.connection import (
 )
 from claude_proxy.proxy.dialer import Dialer, DialError, Failure
 from claude_proxy.proxy.endpoint import Endpoint
-from claude_proxy.proxy.gate import Attempt, Gate
+from claude_proxy.proxy.gate import Attempt, Gate, NoSecrets
 from claude_proxy.proxy.layers.protocol_detection import ProtocolDetection
 from claude_proxy.proxy.layers.session import (
     ContinueLater,
@@ -1353,3 +1355,36 @@ def test_no_worker_has_a_connection_number_of_another() -> None:
 
     assert len(set(numbers)) == 300
     assert [number % 3 for number in numbers] == [0] * 100 + [1] * 100 + [2] * 100
+
+
+# --- TLS with upstreams
+
+
+def test_its_tls_is_of_the_client_and_of_the_credential_with_its_value(run: Run) -> None:
+    async def play() -> None:
+        async with proxy_of() as proxy:
+            purse = Purse()
+            proxy.services.gate = Gate(Policy(), proxy.ledger.events.append, secret_provider=purse)
+            await proxy.client()
+            owners = []
+            for value in (b"old", b"old", b"new"):
+                purse.secrets = {"api": Secret(value)}
+                owners += [_tls_owner(proxy, name) for name in ("api", "other", None)]
+
+            assert owners[:3] == owners[3:6]
+            assert owners[6] not in owners[:6]
+            assert owners[7:] == owners[1:3]
+            assert len(set(owners)) == 4
+
+    run(play)
+
+
+class Purse(NoSecrets):
+    """A provider whose secrets a test changes."""
+
+    secrets: AvailableSecrets
+
+
+def _tls_owner(proxy: Proxy, credential: str | None) -> object:
+    verdict = Verdict(FAULT, CredentialDecision(credential=credential))
+    return proxy.connection.session.tls_for(Attempt(verdict, 1, 0.0)).owner

@@ -31,6 +31,7 @@ from claude_proxy.sandbox import (
     own_programs,
     proxy_process_ipc,
     shown_list,
+    start_patience,
     stream_pump,
     waiting_process,
 )
@@ -40,6 +41,7 @@ from claude_proxy.sandbox.relay import relay
 from claude_proxy.sandbox.relay.bridge import RelayTarget
 from claude_proxy.sandbox.run_directory import RunDirectory
 from claude_proxy.sandbox.run_log import RunLog
+from claude_proxy.sandbox.start_patience import StartPatience
 from claude_proxy.sandbox.waiting_process import WaitingProcess
 from claude_proxy.wire import proxy_protocol
 
@@ -124,14 +126,19 @@ class ProxyProcess(HelperProcess):
     """The proxy of one run."""
 
     def __init__(
-        self, process: subprocess.Popen[bytes], lifeline: int, report: int, log: Path
+        self,
+        process: subprocess.Popen[bytes],
+        lifeline: int,
+        report: int,
+        log: Path,
+        patience: StartPatience | None = None,
     ) -> None:
         super().__init__("proxy", process, lifeline)
         self._report: int | None = report
         self._log = log
         self._said = b""
         self._is_checked = False
-        self.give_up_at = time.monotonic() + _START_PATIENCE_S
+        self.patience = patience or StartPatience()
         self.was_ready = False  # whether it could serve anybody
         self.start_error: ClaudeProxyError | None = None  # why it never became ready
 
@@ -161,11 +168,11 @@ class ProxyProcess(HelperProcess):
     @property
     def patience_s(self) -> float | None:
         """How long it may still take to become ready; None once it is ready or has failed."""
-        return None if self._report is None else max(0.0, self.give_up_at - time.monotonic())
+        return None if self._report is None else self.patience.left_s
 
     def _wait(self, is_enough: Callable[[], bool]) -> None:
         while self._report is not None and not is_enough():
-            if select.select([self._report], [], [], self.patience_s)[0]:
+            if self.patience.readable(self._report, self.pid):
                 self._read(self._report)
             else:
                 self._give_up()
@@ -193,11 +200,8 @@ class ProxyProcess(HelperProcess):
 
     def _give_up(self) -> None:
         self._close_report()
-        self.start_error = ClaudeProxyError(
-            f"the proxy of this run was not ready after {_START_PATIENCE_S:.0f} seconds",
-            where=helper_end.place_of(self._log, f"process {self.pid}"),
-            fix=_SERVE,
-        )
+        self.process.kill()  # it may be stopped, and has served nobody
+        self.start_error = _late_error(self.pid, self._log)
 
     def _fail(self, line: bytes) -> None:
         self._close_report()
@@ -228,12 +232,21 @@ class ProxyProcess(HelperProcess):
                 self._log.unlink()
 
 
-def start_proxy_process(
+def _late_error(pid: int, log: Path) -> ClaudeProxyError:
+    return ClaudeProxyError(
+        f"the proxy of this run was not ready after {start_patience.LIMIT_S:.0f} seconds",
+        where=helper_end.place_of(log, f"process {pid}, which was ended"),
+        fix=f"check that nothing stops or slows this process; {_SERVE}",
+    )
+
+
+def start_proxy_process(  # noqa: PLR0913 - what a proxy of a run needs
     settings: Settings,
     listeners: Sequence[socket.socket],
     run_directory: RunDirectory,
     log: RunLog,
     loaded: Loaded | None = None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> ProxyProcess:
     """Start the proxy of a run on inherited sockets, without waiting until it is ready.
 
@@ -257,28 +270,53 @@ def start_proxy_process(
             environ=dict(os.environ),
         )
     )
-    early = waiting_process.take()
-    process = None if early is None else _with_task(early, task, passed)
-    if process is None:
-        name = f"claude-proxy-{run_directory.name}"
-        with _explaining(sys.executable):
-            late = waiting_process.WaitingProcess(os.environ, name)
-        # If it has already ended, its report has the reason.
-        process = _with_task(late, task, passed) or late.process
-    for descriptor in (until, report):
-        os.close(descriptor)
+    patience = StartPatience(say)
+    try:
+        process = _process_with(task, passed, run_directory.name, log, patience)
+    except BaseException:
+        for descriptor in (lifeline, heard):
+            os.close(descriptor)
+        raise
+    finally:
+        for descriptor in (until, report):
+            os.close(descriptor)
     run_directory.note(process.pid)
-    return ProxyProcess(process, lifeline, heard, log.path)
+    return ProxyProcess(process, lifeline, heard, log.path, patience)
 
 
-def _with_task(
-    waiting: WaitingProcess, task: bytes, descriptors: Sequence[int]
-) -> subprocess.Popen[bytes] | None:
-    """Return the process of a proxy that has been given its task; None if it has ended."""
-    if waiting.hand_over(task, descriptors):
-        return waiting.process
-    waiting.process.wait()
-    return None
+def _process_with(
+    task: bytes, descriptors: Sequence[int], run: str, log: RunLog, patience: StartPatience
+) -> subprocess.Popen[bytes]:
+    """Return the process of a proxy that has its task: the one that was started early, if alive."""
+    early = waiting_process.take()
+    if early is not None and _has_taken(early, task, descriptors, log, patience):
+        return early.process
+    with _explaining(sys.executable):
+        late = waiting_process.WaitingProcess(os.environ, f"claude-proxy-{run}")
+    # If it has already ended, its report has the reason.
+    _has_taken(late, task, descriptors, log, patience)
+    return late.process
+
+
+def _has_taken(
+    waiting: WaitingProcess,
+    task: bytes,
+    descriptors: Sequence[int],
+    log: RunLog,
+    patience: StartPatience,
+) -> bool:
+    """Give a process its task; False if it has ended, an error if it does not take it."""
+    try:
+        taken = waiting.hand_over(task, descriptors, patience)
+    except TimeoutError as error:
+        waiting.end()
+        raise _late_error(waiting.process.pid, log.path) from error
+    except BaseException:  # a signal that ends the run
+        waiting.end()
+        raise
+    if not taken:
+        waiting.end()
+    return taken
 
 
 @dataclass(frozen=True, slots=True)

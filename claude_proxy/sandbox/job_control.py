@@ -169,8 +169,8 @@ class JobControl:
             return
         self._guard = None
         if not self._sandbox.has_ended:
-            guard.lost()
             self._sandbox.end()
+            guard.lost()  # this waits for the guard's end
 
     def _pause_s(self) -> float | None:
         patience_s = None if self._proxy is None else self._proxy.patience_s

@@ -351,7 +351,7 @@ def live_sandbox(
         starting = stack.enter_context(ExitStack())  # undone if COMMAND is not started
         proxy_process = None
         if run_spec.sandbox.has_proxy and joined is None:
-            proxy_process = stack.enter_context(_own_proxy(run_spec, run_directory, log))
+            proxy_process = stack.enter_context(_own_proxy(run_spec, run_directory, log, say))
         standard, supervisor = stack.enter_context(
             _early_helpers(run_spec, streams, run_directory, log)
         )
@@ -651,7 +651,9 @@ def planned_for(
     return replace(planned, notes=(*planned.notes, *notes))
 
 
-def _own_proxy(run_spec: RunSpec, run_directory: RunDirectory, log: RunLog) -> ProxyProcess:
+def _own_proxy(
+    run_spec: RunSpec, run_directory: RunDirectory, log: RunLog, say: Reporter
+) -> ProxyProcess:
     """Start a proxy that listens on the run's sockets only."""
     settings, run = run_spec.settings, _identity_of(run_directory, run_spec)
     with ExitStack() as closing:
@@ -670,7 +672,7 @@ def _own_proxy(run_spec: RunSpec, run_directory: RunDirectory, log: RunLog) -> P
             gateway = InheritedListen(listeners[1].fileno(), GATEWAY_LISTENER, run)
             own = replace(own, gateway=replace(settings.gateway, listen=(gateway,)))
         loaded = policy_files.load_for(settings)
-        return start_proxy_process(own, listeners, run_directory, log, loaded)
+        return start_proxy_process(own, listeners, run_directory, log, loaded, say)
 
 
 def _create_paths(planned: SandboxPlan) -> list[PathToCreate]:

@@ -6,11 +6,18 @@ peer, the launcher; if that ends, so does the process. Law kept: secrets stay ou
 with variables only that every process of the user may read.
 """
 
+import contextlib
 import re
+import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from types import FrameType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from claude_proxy.sandbox.start_patience import StartPatience
 
 # Variables that a process may need at its start, and that do not hold secrets.
 _HARMLESS = re.compile(
@@ -28,6 +35,8 @@ _BOOT = (
 
 # What is not passed on, of the options before `--`, has no proxy of its own, or starts nothing.
 _WITHOUT_PROXY = ("-h", "--help", "--dry-run", "--proxy", "--no-network", "--list-")
+
+_ENDING = (signal.SIGTERM, signal.SIGHUP)
 
 LENGTH_BYTES = 8  # of the task that follows, the most significant byte first
 
@@ -61,15 +70,23 @@ class WaitingProcess:
                 self._channel.close()
                 raise
 
-    def hand_over(self, task: bytes, descriptors: Sequence[int]) -> bool:
-        """Send it the task and the descriptors that it is to have; False if it has ended."""
-        with self._channel:
-            try:
-                length = len(task).to_bytes(LENGTH_BYTES)
-                socket.send_fds(self._channel, [length], list(descriptors))
-                self._channel.sendall(task)
-            except OSError:
-                return False
+    def hand_over(self, task: bytes, descriptors: Sequence[int], patience: "StartPatience") -> bool:
+        """Send it the task and the descriptors that it is to have; False if it has ended.
+
+        TimeoutError: it does not read what is sent.
+        """
+        length = len(task).to_bytes(LENGTH_BYTES)
+        rest = memoryview(task)
+        self._channel.setblocking(False)  # a long task does not fit into the socket
+        try:
+            socket.send_fds(self._channel, [length], list(descriptors))
+            while rest and patience.writable(self._channel.fileno(), self.process.pid):
+                rest = rest[self._channel.send(rest) :]
+        except OSError:
+            return False
+        if rest:
+            raise TimeoutError
+        self._channel.close()
         return True
 
     def end(self) -> None:
@@ -83,6 +100,8 @@ class _Early:
     """The process that this launcher has started before it knew its task, if it has."""
 
     waiting: WaitingProcess | None = None
+    is_starting = False
+    ended_by: int | None = None  # the signal that arrived meanwhile
 
 
 def expect(arguments: Sequence[str], environ: Mapping[str, str]) -> None:
@@ -93,16 +112,47 @@ def expect(arguments: Sequence[str], environ: Mapping[str, str]) -> None:
     if any(word.startswith(_WITHOUT_PROXY) for word in words):
         return
     discard()
+    _handle_signals()
+    _Early.is_starting = True
     try:
         _Early.waiting = WaitingProcess(environ, "claude-proxy-run")
     except OSError:
-        return  # the run tries it again, and reports it
+        pass  # the run tries it again, and reports it
+    finally:
+        _Early.is_starting = False
+    if _Early.ended_by is not None:
+        _end_launcher(_Early.ended_by)
 
 
 def take() -> WaitingProcess | None:
     """Return the process that was started early, once."""
     waiting, _Early.waiting = _Early.waiting, None
+    for number in _ENDING:
+        if signal.getsignal(number) is _on_signal:
+            signal.signal(number, signal.SIG_DFL)
     return waiting
+
+
+def _handle_signals() -> None:
+    """Let no signal end the launcher alone: a process that is stopped does not see that it ends."""
+    with contextlib.suppress(ValueError):  # of a thread that has no signals
+        for number in _ENDING:
+            if signal.getsignal(number) is signal.SIG_DFL:
+                signal.signal(number, _on_signal)
+
+
+def _on_signal(number: int, _frame: FrameType | None) -> None:
+    if _Early.is_starting:
+        _Early.ended_by = number
+    else:
+        _end_launcher(number)
+
+
+def _end_launcher(number: int) -> None:
+    """End the process that was started early, and this one by the signal."""
+    discard()
+    signal.signal(number, signal.SIG_DFL)
+    signal.raise_signal(number)
 
 
 def discard() -> None:

@@ -21,6 +21,7 @@ from claude_proxy.sandbox import helper_processes, waiting_process
 from claude_proxy.sandbox.helper_processes import ProxyProcess
 from claude_proxy.sandbox.run_directory import RunDirectory
 from claude_proxy.sandbox.run_log import RunLog, open_log
+from claude_proxy.sandbox.start_patience import StartPatience
 from tests.support.engines import HOLDS, Engine
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -207,6 +208,36 @@ def test_a_killed_proxy_is_reported(stand: Stand) -> None:
         stand.proxy_process.wait_until_ready()
 
     assert not any(str(stand.log.path) in line for line in caught.value.lines())  # it is empty
+
+
+def test_a_stopped_proxy_is_noted_and_then_an_error_and_is_ended(stand: Stand) -> None:
+    said: list[str] = []
+    os.kill(stand.proxy_process.pid, signal.SIGSTOP)
+    stand.proxy_process.patience = StartPatience(said.append)
+    stand.proxy_process.patience.give_up_at = 0.0
+
+    with pytest.raises(ClaudeProxyError, match="was not ready after 120 seconds") as caught:
+        stand.proxy_process.wait_until_checked()
+
+    waits = f"waits for its proxy (process {stand.proxy_process.pid}), which is not ready yet"
+    assert said == [f"note: the run {waits}"]
+    assert caught.value.where == f"process {stand.proxy_process.pid}, which was ended"
+    assert stand.proxy_process.process.wait(60) == -signal.SIGKILL
+
+
+def test_a_proxy_that_does_not_take_its_task_is_an_error_and_is_ended(directory: Path) -> None:
+    waiting_process.expect(["true"], {"PATH": os.environ["PATH"]})
+    assert waiting_process._Early.waiting is not None
+    early = waiting_process._Early.waiting.process
+    os.kill(early.pid, signal.SIGSTOP)
+    log = open_log(directory, "tried")
+    patience = StartPatience()
+    patience.give_up_at = 0.0
+
+    with log.file, pytest.raises(ClaudeProxyError, match="was not ready after"):
+        helper_processes._process_with(bytes(64 << 20), (), "tried", log, patience)
+
+    assert early.returncode == -signal.SIGKILL
 
 
 def test_a_proxy_that_has_checked_all_is_not_ready_yet(directory: Path, engine: Engine) -> None:

@@ -503,7 +503,7 @@ def test_an_engine_that_never_comes_ends_the_command(place: Place) -> None:
     ):
         proxy_process = sandbox.proxy_process
         assert proxy_process is not None
-        proxy_process.give_up_at = 0.0
+        proxy_process.patience.give_up_at = 0.0
         job = JobControl(
             sandbox.bubblewrap, None, own_session=False, grace_s=1.0, proxy=proxy_process
         )

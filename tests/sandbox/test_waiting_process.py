@@ -3,15 +3,33 @@
 import os
 import select
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from claude_proxy.sandbox import waiting_process
+from claude_proxy.sandbox.start_patience import StartPatience
 from claude_proxy.sandbox.waiting_process import WaitingProcess, harmless
 
 SECRETS = {"PATH": "/usr/bin:/bin", "ANTHROPIC_API_KEY": "sk-secret", "HOME": "/home/me"}
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# Starts a process early, stops it, and waits for a signal.
+LAUNCHER = """
+import os, signal, sys
+sys.path.insert(0, sys.argv[1])
+from claude_proxy.sandbox import waiting_process
+waiting_process.expect(["true"], {})
+pid = waiting_process._Early.waiting.process.pid
+os.kill(pid, signal.SIGSTOP)
+print(pid, flush=True)
+while True:
+    signal.pause()
+"""
 
 
 @pytest.fixture
@@ -65,7 +83,31 @@ def test_a_process_that_has_ended_gets_no_task(waiting: WaitingProcess) -> None:
     waiting.process.send_signal(signal.SIGKILL)
     waiting.process.wait()
 
-    assert not waiting.hand_over(b"task", [])
+    assert not waiting.hand_over(b"task", [], StartPatience())
+
+
+def test_a_process_that_reads_nothing_takes_no_task_of_any_length(waiting: WaitingProcess) -> None:
+    waiting.process.send_signal(signal.SIGSTOP)
+    patience = StartPatience()
+    patience.give_up_at = 0.0
+
+    with pytest.raises(TimeoutError):
+        waiting.hand_over(bytes(64 << 20), [], patience)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_that_ends_the_launcher_ends_a_stopped_process_too(number: signal.Signals) -> None:
+    launcher = subprocess.Popen(
+        [sys.executable, "-c", LAUNCHER, str(ROOT)], stdout=subprocess.PIPE, text=True
+    )
+    assert launcher.stdout is not None
+    with launcher.stdout as told:
+        descriptor = os.pidfd_open(int(told.readline()))
+
+        launcher.send_signal(number)
+
+        assert launcher.wait(60) == -number
+    assert has_ended(descriptor)
 
 
 @pytest.mark.parametrize(

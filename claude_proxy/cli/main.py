@@ -20,6 +20,7 @@ from claude_proxy import __version__
 from claude_proxy.cli.groups import Group
 from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.sandbox import waiting_process
+from claude_proxy.system import file_shortage
 
 if TYPE_CHECKING:
     from claude_proxy.config.settings import Settings
@@ -177,25 +178,34 @@ def main(arguments: Sequence[str] | None = None, *, start: StartProxy = start_pr
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except ClaudeProxyError as error:
-        _print_error(error.lines())
-        return error.exit_code
+        shown = file_shortage.explained(error) or error
+        _print_error(shown.lines())
+        return shown.exit_code
     except click.ClickException as error:
         _print_usage_error(error)
         return error.exit_code
     except Exception as error:
         if os.environ.get(DEBUG_VARIABLE):
             raise
-        # Not the message: it may quote a secret.
-        _print_error(
-            [
-                f"error: internal error ({type(error).__name__}); this is a bug of {PROGRAM}",
-                f"  fix:   set {DEBUG_VARIABLE}=1 to see the traceback, and report it",
-            ]
-        )
-        return EXIT_INTERNAL
+        return _report_unexpected(error)
     finally:
         waiting_process.discard()
         gc.enable()
+
+
+def _report_unexpected(error: Exception) -> int:
+    """Print an error that nothing has explained; return the exit code."""
+    if (shortage := file_shortage.explained(error)) is not None:
+        _print_error(shortage.lines())
+        return shortage.exit_code
+    # Not the message: it may quote a secret.
+    _print_error(
+        [
+            f"error: internal error ({type(error).__name__}); this is a bug of {PROGRAM}",
+            f"  fix:   set {DEBUG_VARIABLE}=1 to see the traceback, and report it",
+        ]
+    )
+    return EXIT_INTERNAL
 
 
 class OutputError(ClaudeProxyError):

@@ -16,7 +16,7 @@ from claude_proxy.config.settings import Settings
 from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.sandbox.proxy_process_ipc import CHECKED, READY, decode, encode_error
 from claude_proxy.sandbox.waiting_process import LENGTH_BYTES
-from claude_proxy.system import collection
+from claude_proxy.system import collection, file_shortage
 
 _EXIT_INTERNAL = 70  # EX_SOFTWARE of sysexits.h
 _CHECKS = "claude_proxy.server.app"  # all that may stop a start, and no engine
@@ -65,12 +65,14 @@ def main(channel: socket.socket) -> int:
         )
         return serve(task.settings, loaded=task.loaded, lifeline=lifeline, on_applied=follow)
     except ClaudeProxyError as error:
-        report.send(encode_error(error))
-        return error.exit_code
+        shown = file_shortage.explained(error) or error
+        report.send(encode_error(shown))
+        return shown.exit_code
     except Exception as error:
         # Without its message, which may quote a secret: secrets stay outside.
         what = f"internal error ({type(error).__name__}) in the proxy of the run"
-        report.send(encode_error(ClaudeProxyError(what, fix="report it as a bug")))
+        bug = ClaudeProxyError(what, fix="report it as a bug")
+        report.send(encode_error(file_shortage.explained(error) or bug))
         if os.environ.get("CLAUDE_PROXY_DEBUG"):
             raise
         return _EXIT_INTERNAL

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -339,6 +340,18 @@ def test_a_command_that_does_not_exist_is_an_error_and_no_traceback(runs: Launch
     assert ran.returncode == 127
     assert "command 'no-such-command' not found" in ran.stderr
     assert "Traceback" not in ran.stderr
+    assert runs.left() == []
+
+
+@pytest.mark.parametrize("limit", [12, 16, 40, 64, 80])
+def test_too_few_descriptors_are_the_error_and_nothing_is_run(runs: Launches, limit: int) -> None:
+    words = shlex.join(str(word) for word in runs.words(["echo", "begun"]))
+
+    out, err = runs.popen(["sh", "-c", f"ulimit -n {limit}; exec {words}"]).communicate()
+
+    assert b"begun" not in out
+    assert b"error: too few files may be open\n" in err
+    assert b"ulimit -n" in err
     assert runs.left() == []
 
 

@@ -21,6 +21,7 @@ from typing import Self
 from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.sandbox.bubblewrap import mountinfo
 from claude_proxy.sandbox.plan.model import FileId, SandboxPlan
+from claude_proxy.system import file_shortage
 
 _PATHS_SHOWN = 5
 _ENDED = (errno.ENOENT, errno.ESRCH, errno.EINVAL)  # for a process that exits or has exited
@@ -117,13 +118,16 @@ def _held(source: Path) -> int:
 
 
 def _is_same(held: int, at: Path, root: int) -> bool:
-    with suppress(OSError):
+    try:
         descriptor = os.open(str(at).lstrip("/") or ".", _HOLD, dir_fd=root)
         try:
             # By its path, as an absolute link inside would have led to a file of the host.
             return _path_of(descriptor) == str(at) and file_id(descriptor) == file_id(held)
         finally:
             os.close(descriptor)
+    except OSError as error:
+        if file_shortage.is_shortage(error):
+            raise  # nothing was found out
     return False
 
 

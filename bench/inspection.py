@@ -117,9 +117,10 @@ type Kind = tuple[str, str, bool]  # target, phase, allowed
 
 
 def decisions_in(database: Path) -> Counter[Kind]:
-    """Count the decisions in an audit log."""
+    """Count the decisions in an audit log; the row of a repeated denial stands for several."""
     rows = _query(
-        database, "SELECT target, phase, allowed, count(*) FROM decision GROUP BY 1, 2, 3"
+        database,
+        "SELECT target, phase, allowed, sum(coalesce(count, 1)) FROM decision GROUP BY 1, 2, 3",
     )
     return Counter({(target, phase, bool(allowed)): n for target, phase, allowed, n in rows})
 
@@ -128,7 +129,7 @@ def told_in(database: Path) -> int:
     """Count the decisions that the console has a line for."""
     rows = _query(
         database,
-        "SELECT count(*) FROM decision WHERE NOT allowed OR phase = 'request'"
+        "SELECT sum(coalesce(count, 1)) FROM decision WHERE NOT allowed OR phase = 'request'"
         " OR (phase = 'connect' AND scheme = 'tls')",
     )
     return int(rows[0][0])

@@ -505,7 +505,8 @@ def _check_end(soak: Soak) -> None:
     lost = [line for line in lines if line.endswith("lines not printed")]
     soak.findings.check(
         "the console has a line for each decision that is news, or says how many it left out",
-        good=printed == told or bool(lost),
+        # What goes on for long is shown as allowed first, and as failed when it has.
+        good=printed >= told or bool(lost),
         seen=f"{printed} of {told} {' '.join(lost)}",
     )
     for line in sorted({line for line in lines if "warning" in line}):

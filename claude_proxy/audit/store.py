@@ -125,6 +125,8 @@ class AuditStore:
         self._newest = -1  # the last id that was written here
         self._failure: AuditError | None = None
         self._broken = False
+        self._unrecorded = 0
+        self._unrecorded_because: AuditError | None = None
         connection = open_for_writing(path)
         shrink(connection, path)
         self._adopt(connection)
@@ -142,6 +144,12 @@ class AuditStore:
     def failure(self) -> AuditError | None:
         """The error that keeps decisions from being recorded now, if there is one."""
         return self._failure
+
+    @property
+    def unrecorded(self) -> tuple[int, AuditError] | None:
+        """How many decisions could not be recorded, and why the last could not; None: all were."""
+        why = self._unrecorded_because
+        return None if why is None else (self._unrecorded, why)
 
     def record(self, event: Event) -> int:
         """Write `event` and return the id of its row, by which outcomes name their decision.
@@ -262,6 +270,7 @@ class AuditStore:
             number = self._insert_decision(event)
         except (sqlite3.Error, OSError, AuditError) as error:
             failure = self._fail(error)
+            self._unrecorded, self._unrecorded_because = self._unrecorded + 1, failure
             self._print(self._as_obeyed(event))
             raise failure from error
         if number != event.id:

@@ -125,13 +125,14 @@ class HelperProcess:
 class ProxyProcess(HelperProcess):
     """The proxy of one run."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - a process and the pipes to it
         self,
         process: subprocess.Popen[bytes],
         lifeline: int,
         report: int,
         log: Path,
         patience: StartPatience | None = None,
+        unrecorded: int | None = None,
     ) -> None:
         super().__init__("proxy", process, lifeline)
         self._report: int | None = report
@@ -139,6 +140,9 @@ class ProxyProcess(HelperProcess):
         self._said = b""
         self._is_checked = False
         self.patience = patience or StartPatience()
+        self._unrecorded = unrecorded
+        # How many decisions could not be recorded, and why; known once it has ended.
+        self.unrecorded: tuple[int, ClaudeProxyError] | None = None
         self.was_ready = False  # whether it could serve anybody
         self.start_error: ClaudeProxyError | None = None  # why it never became ready
 
@@ -227,9 +231,19 @@ class ProxyProcess(HelperProcess):
         """End the process, wait until it has exited, and remove the log if it is empty."""
         self.drop_if_unused()
         super().end()
+        self._hear_unrecorded()
         with contextlib.suppress(OSError):
             if not self._log.stat().st_size:
                 self._log.unlink()
+
+    def _hear_unrecorded(self) -> None:
+        pipe, self._unrecorded = self._unrecorded, None
+        if pipe is not None:
+            os.set_blocking(pipe, False)
+            with contextlib.suppress(OSError):
+                said = os.read(pipe, proxy_process_ipc.REPORT_LIMIT)
+                self.unrecorded = proxy_process_ipc.decode_unrecorded(said)
+            os.close(pipe)
 
 
 def _late_error(pid: int, log: Path) -> ClaudeProxyError:
@@ -256,8 +270,9 @@ def start_proxy_process(  # noqa: PLR0913 - what a proxy of a run needs
     """
     until, lifeline = os.pipe()
     heard, report = os.pipe()
+    losses, unrecorded = os.pipe()
     out = log.file.fileno()
-    passed = (until, report, out, *(listener.fileno() for listener in listeners))
+    passed = (until, report, unrecorded, out, *(listener.fileno() for listener in listeners))
     task = proxy_process_ipc.encode(
         proxy_process_ipc.Task(
             settings,
@@ -265,6 +280,7 @@ def start_proxy_process(  # noqa: PLR0913 - what a proxy of a run needs
             lifeline=until,
             log=out,
             descriptors=passed,
+            unrecorded=unrecorded,
             loaded=loaded,
             followed=shown_list.place_in(run_directory.path),
             environ=dict(os.environ),
@@ -274,14 +290,14 @@ def start_proxy_process(  # noqa: PLR0913 - what a proxy of a run needs
     try:
         process = _process_with(task, passed, run_directory.name, log, patience)
     except BaseException:
-        for descriptor in (lifeline, heard):
+        for descriptor in (lifeline, heard, losses):
             os.close(descriptor)
         raise
     finally:
-        for descriptor in (until, report):
+        for descriptor in (until, report, unrecorded):
             os.close(descriptor)
     run_directory.note(process.pid)
-    return ProxyProcess(process, lifeline, heard, log.path, patience)
+    return ProxyProcess(process, lifeline, heard, log.path, patience, losses)
 
 
 def _process_with(

@@ -14,7 +14,13 @@ from typing import NoReturn
 
 from claude_proxy.config.settings import Settings
 from claude_proxy.errors import ClaudeProxyError
-from claude_proxy.sandbox.proxy_process_ipc import CHECKED, READY, decode, encode_error
+from claude_proxy.sandbox.proxy_process_ipc import (
+    CHECKED,
+    READY,
+    decode,
+    encode_error,
+    encode_unrecorded,
+)
 from claude_proxy.sandbox.waiting_process import LENGTH_BYTES
 from claude_proxy.system import collection, file_shortage
 
@@ -60,8 +66,16 @@ def main(channel: socket.socket) -> int:
 
                 shown_list.follow(task.followed, settings)
 
+        def tell_unrecorded(count: int, why: ClaudeProxyError) -> None:
+            if task.unrecorded is not None:
+                with contextlib.suppress(OSError):
+                    os.write(task.unrecorded, encode_unrecorded(count, why))
+
         lifeline = Lifeline(
-            checked=report.checked, ready=lambda: report.send(READY), until=task.lifeline
+            checked=report.checked,
+            ready=lambda: report.send(READY),
+            until=task.lifeline,
+            unrecorded=tell_unrecorded,
         )
         return serve(task.settings, loaded=task.loaded, lifeline=lifeline, on_applied=follow)
     except ClaudeProxyError as error:

@@ -33,6 +33,7 @@ class Task:
     lifeline: int  # a pipe to read: end of file means that the launcher is gone
     log: int  # where it prints
     descriptors: tuple[int, ...]  # all that are sent, in this order
+    unrecorded: int | None = None  # a pipe to write to, at the end, what could not be recorded
     loaded: Loaded | None = None  # the policy of the settings, if it has been read
     followed: Path | None = None  # the directory of the list's copy, which the sandbox sees
     # Variables that may contain credentials. They go through the socket, because all processes of
@@ -60,6 +61,7 @@ class Task:
             report=number[self.report],
             lifeline=number[self.lifeline],
             log=number[self.log],
+            unrecorded=None if self.unrecorded is None else number[self.unrecorded],
             descriptors=tuple(descriptors),
         )
 
@@ -75,6 +77,18 @@ def decode(data: bytes) -> Task:
     if not isinstance(task, Task):
         raise TypeError("not a task for a proxy process")
     return task
+
+
+def encode_unrecorded(count: int, why: ClaudeProxyError) -> bytes:
+    """Return how many decisions could not be recorded, and why, as it is written to a pipe."""
+    return b"%d " % count + encode_error(why)
+
+
+def decode_unrecorded(data: bytes) -> tuple[int, ClaudeProxyError] | None:
+    """Return how many decisions could not be recorded, and why; None if nothing says so."""
+    count, _, rest = data.partition(b" ")
+    why = decode_error(rest)
+    return (int(count), why) if why is not None and count.isdigit() else None
 
 
 def encode_error(error: ClaudeProxyError) -> bytes:

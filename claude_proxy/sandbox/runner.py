@@ -184,9 +184,11 @@ def run(run_spec: RunSpec, *, say: Reporter) -> int:
         except Interrupted as interrupted:
             if started is not None:
                 _report_changes(started, say)  # everything inside has ended
+            _report_unrecorded(run_spec, proxy, say)
             if run_spec.clone and name:
                 _clones().report(run_spec, name, say)
             return 128 + interrupted.number
+    _report_unrecorded(run_spec, proxy, say)
     if run_spec.sandbox.has_proxy and (proxy is None or proxy.was_ready):
         _report_denials(run_spec, name, began_ns, say)
     if run_spec.clone:
@@ -198,6 +200,22 @@ def _clones() -> "ModuleType":
     from claude_proxy.sandbox import run_clone  # noqa: PLC0415 - few runs work in a clone
 
     return run_clone
+
+
+def _report_unrecorded(run_spec: RunSpec, proxy: ProxyProcess | None, say: Reporter) -> None:
+    """Say what the record does not show, because it could not be written."""
+    if proxy is None or proxy.unrecorded is None:
+        return
+    count, why = proxy.unrecorded
+    denied = run_spec.settings.audit_failure is AuditFailure.DENY
+    then = "were denied" if denied else "were decided without a record"
+    _, *details = why.lines()
+    say(
+        f"warning: {count} connections and requests of this run {then}, because they could not be "
+        f"recorded: {why.what}"
+    )
+    for line in details:
+        say(line)
 
 
 def _report_denials(run_spec: RunSpec, name: str, began_ns: int, say: Reporter) -> None:

@@ -96,7 +96,7 @@ def _serve(
             signals = StopSignals(
                 settings.limits.grace_s,
                 early=lambda: _end_early(files),
-                overdue=lambda: _end_overdue(store, files),
+                overdue=lambda: _end_overdue(store, files, lifeline),
                 until=until if slot.parent_gone is None else slot.parent_gone,
                 is_worker=slot.parent_gone is not None,
             )
@@ -122,6 +122,7 @@ def _serve(
                 on_applied,
             )
             _engine().run(prepared)
+            _tell_unrecorded(store, lifeline)
         if settings.learn is not None and slot.speaks:
             from claude_proxy.audit.learn import usage_line  # noqa: PLC0415 - few proxies learn
 
@@ -217,8 +218,17 @@ def _end_early(listening: tuple[OpenListener, ...]) -> None:
     os._exit(0)
 
 
-def _end_overdue(store: AuditStore, listening: tuple[OpenListener, ...]) -> None:
+def _tell_unrecorded(store: AuditStore, lifeline: Lifeline | None) -> None:
+    """Tell the launcher what the record, which cannot be written, does not show."""
+    if lifeline is not None and (unrecorded := store.unrecorded) is not None:
+        lifeline.unrecorded(*unrecorded)
+
+
+def _end_overdue(
+    store: AuditStore, listening: tuple[OpenListener, ...], lifeline: Lifeline | None
+) -> None:
     """End the process, which has not ended in time; what was gathered for the record is written."""
+    _tell_unrecorded(store, lifeline)
     store.rescue()
     with contextlib.suppress(OSError):
         remove_files(listening)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from claude_proxy.deferred.data_classes import dataclass
+from claude_proxy.errors import ClaudeProxyError
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,8 @@ class Lifeline:
     checked: Callable[[], None]  # called once, when nothing that is configured can stop the start
     ready: Callable[[], None]  # called once, when all listeners accept
     until: int  # a descriptor that becomes readable, or closes, when the proxy should stop
+    # Called at the end, with the number of decisions that could not be recorded, and why.
+    unrecorded: Callable[[int, ClaudeProxyError], None] = lambda _, __: None
 
 
 class StateListener(Protocol):

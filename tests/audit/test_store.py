@@ -418,6 +418,22 @@ def test_outcomes_wait_for_space_and_the_oldest_are_lost_in_the_end(
     ]
 
 
+def test_decisions_that_were_not_recorded_are_counted(store: AuditStore) -> None:
+    store.record(a_decision())
+    before = store.unrecorded
+    failure = fill(store)
+    first = store.unrecorded
+    with pytest.raises(AuditError):
+        store.record(a_denial(MOMENT, path="/" * 1000))
+    more_pages(store)
+    store.flush()
+
+    assert before is None
+    assert first == (1, failure)
+    assert store.unrecorded is not None
+    assert store.unrecorded[0] == 2
+
+
 def test_a_notice_that_cannot_be_written_says_so(store: AuditStore) -> None:
     fill(store)
 

@@ -25,8 +25,10 @@ from claude_proxy.sandbox.proxy_process_ipc import (
     Task,
     decode,
     decode_error,
+    decode_unrecorded,
     encode,
     encode_error,
+    encode_unrecorded,
 )
 from claude_proxy.wire.authority import Authority
 
@@ -100,6 +102,20 @@ def test_more_errors_than_a_report_holds_are_cut_and_still_arrive() -> None:
     found = decode_error(data)
     assert isinstance(found, ConfigErrors)
     assert found.problems[0].where == "0"
+
+
+def test_what_could_not_be_recorded_arrives_with_its_number_and_its_reason() -> None:
+    sent = ClaudeProxyError("the disk is full", where="/state", fix="make room")
+
+    found = decode_unrecorded(encode_unrecorded(12, sent))
+
+    assert found is not None
+    assert (found[0], found[1].lines()) == (12, sent.lines())
+
+
+@pytest.mark.parametrize("data", [b"", b"12 ", b"x {}", b'-1 {"code": 1, "problems": []}'])
+def test_nothing_unrecorded_is_read_from_any_other_text(data: bytes) -> None:
+    assert decode_unrecorded(data) is None
 
 
 @given(st.binary())

@@ -1,6 +1,7 @@
 """A run starts nothing before all is ready, returns COMMAND's exit code and leaves nothing."""
 
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -512,6 +513,40 @@ def test_an_engine_that_never_comes_ends_the_command(place: Place) -> None:
 
     assert proxy_process.start_error is not None
     assert "was not ready after" in proxy_process.start_error.what
+
+
+def test_what_was_denied_because_it_could_not_be_recorded_is_said_at_the_end(place: Place) -> None:
+    ask = """
+import pathlib, urllib.error, urllib.request
+body = b""
+while b"audit-failed" not in body:
+    try:
+        urllib.request.urlopen("http://denied.test/")
+    except urllib.error.HTTPError as error:
+        body = error.read()
+        pathlib.Path("asked").touch()
+"""
+    database = database_in(place.settings.statedir)
+
+    def lose_the_record() -> None:
+        until((place.project / "asked").exists)
+        database.rename(place.directory / "moved")
+        database.mkdir()
+
+    losing = threading.Thread(target=lose_the_record)
+    losing.start()
+    code = run(place.run_spec("python3", "-c", ask, network=True), say=place.said.append)
+    losing.join()
+
+    assert code == 0
+    said = "\n".join(place.said)
+    assert re.search(
+        r"^warning: [1-9]\d* connections and requests of this run were denied, because they could "
+        rf"not be recorded: the audit log .*\n  where: {database}\n  fix:   \S",
+        said,
+        re.MULTILINE,
+    )
+    assert place.left() == []
 
 
 def test_a_self_check_waits_for_the_engine(place: Place) -> None:

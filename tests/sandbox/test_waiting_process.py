@@ -97,8 +97,13 @@ def test_a_process_that_reads_nothing_takes_no_task_of_any_length(waiting: Waiti
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_that_ends_the_launcher_ends_a_stopped_process_too(number: signal.Signals) -> None:
+    # The measurement of the coverage has a handler of its own for SIGTERM.
+    environment = {name: value for name, value in os.environ.items() if "COVERAGE" not in name}
     launcher = subprocess.Popen(
-        [sys.executable, "-c", LAUNCHER, str(ROOT)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", LAUNCHER, str(ROOT)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert launcher.stdout is not None
     with launcher.stdout as told:

@@ -32,14 +32,15 @@ def _nothing_of_the_users(tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 def _signals_as_a_terminal_has_them() -> None:
     """Undo what `nohup` and a shell's `&` ignore, as every process that is started inherits it.
 
-    Before each test, because a proxy that a test has served in this process ignores SIGHUP as well.
+    Before each test, because a proxy that a test has served in this process ignores SIGHUP as well,
+    and the entry point leaves SIGINT at its default action.
     """
     for number, handler in (
         (signal.SIGHUP, signal.SIG_DFL),
         (signal.SIGQUIT, signal.SIG_DFL),
         (signal.SIGINT, signal.default_int_handler),
     ):
-        if signal.getsignal(number) is signal.SIG_IGN:
+        if signal.getsignal(number) in {signal.SIG_IGN, signal.SIG_DFL}:
             signal.signal(number, handler)
 
 

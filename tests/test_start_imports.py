@@ -36,6 +36,7 @@ ENGINE = {
     "OpenSSL": "mitmproxy's types of certificates",
     "pyparsing": "named by mitmproxy's commands, and not run",
     "ruamel": "named by mitmproxy's options, and not run",
+    "typing_extensions": "what mitmproxy has in place of Python 3.13's typing",
     "uvloop": "the event loop",
 }
 
@@ -45,9 +46,11 @@ SLOW_BEFORE_THE_ENGINE = {*SLOW_EVERYWHERE, "asyncio", "concurrent.futures", "ss
 
 # What else a launcher needs only after COMMAND, or never.
 SLOW_IN_A_LAUNCHER = {
-    *("difflib", "importlib.metadata", "importlib.resources", "logging", "platform"),
+    *("difflib", "importlib.metadata", "importlib.resources", "logging"),
     *("sqlite3", "traceback", "zipfile"),
 }
+if sys.version_info >= (3, 13):
+    SLOW_IN_A_LAUNCHER.add("platform")  # the uuid of older ones imports it
 
 # Rooms and modules of our own that have no part in a stage.
 NOT_OF_LAUNCHER = (

@@ -195,7 +195,9 @@ class Guard:
         replaced = self._put_back(mounts)
         self._refuse_holders(processes, replaced)
         self._note(replaced)
-        self._tell(b" ".join([stopper.CONTINUE, *(b"%d" % pid for pid in to_continue)]))
+        # A Ctrl-Z that came in between would be lost with the stop.
+        words = (b":".join(b"%d" % n for n in (p, *processes.stops_of(p))) for p in to_continue)
+        self._tell(b" ".join([stopper.CONTINUE, *words]))
 
     def _wait_until_stopped(self, processes: StoppedProcesses) -> set[int]:
         """Wait until nothing inside can go on; return the processes that were seen running."""

@@ -5,6 +5,7 @@ can cover. Law kept: fail closed: what cannot be read counts as running, or as h
 """
 
 import os
+import signal
 from collections.abc import Collection, Iterable, Iterator
 
 from claude_proxy.sandbox.bubblewrap import mount_calls
@@ -12,6 +13,8 @@ from claude_proxy.sandbox.bubblewrap import mount_calls
 _STOPPED = frozenset({b"T", b"t", b"Z", b"X", b"x"})
 _WAITING = b"D"
 _SIGSTOP_BIT = 1 << 18
+# What a terminal stops jobs by: SIGCONT discards them where they are still pending (signal(7)).
+_JOB_STOPS = (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
 # Threads that wait for a child to call execve (vfork) cannot be stopped, nor run before the child:
 # clone, vfork and clone3 on x86-64, clone and clone3 on the others.
 _FORKS = {"x86_64": {b"56", b"58", b"435"}}.get(os.uname().machine, {b"220", b"435"})
@@ -68,6 +71,14 @@ class StoppedProcesses:
         except OSError:
             return False
         return _field(status, b"State")[:1] == b"T" and bool(_pending(status) & _SIGSTOP_BIT)
+
+    def stops_of(self, pid: int) -> list[int]:
+        """Return the stops by a terminal that reached a process while it could not take them."""
+        try:
+            pending = _pending(self._read(f"{pid}/status"))
+        except OSError:
+            return []
+        return [int(number) for number in _JOB_STOPS if pending & 1 << number - 1]
 
     def to_continue(self, suspended: Collection[int] = ()) -> list[int]:
         """Return all processes but those that were suspended, children before their parents.

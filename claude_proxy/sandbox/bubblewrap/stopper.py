@@ -110,20 +110,26 @@ def parsed(data: bytes) -> list[tuple[int, int, bytes]]:
     return found
 
 
+def _continue(pid: int, *stops: int) -> None:
+    """Continue a process, and send it the stops again that this discards."""
+    with suppress(ProcessLookupError):
+        for number in (signal.SIGCONT, *stops):
+            os.kill(pid, number)
+
+
 def _obey(orders: socket.socket, mounts: int, generation: StopGeneration) -> bool:
     """Obey `mount_guard` while the sandbox is stopped; return whether it goes on."""
     own = select.poll()
     own.register(mounts, select.POLLPRI)
     while True:
-        order, *pids = orders.recv(_ORDER_BYTES).split(b" ")
+        order, *words = orders.recv(_ORDER_BYTES).split(b" ")
         if order == AGAIN:
             _stop_all()
         elif order == ARM:
             own.poll(0)  # the mounts that the guard itself has made
         elif order == CONTINUE:
-            for pid in pids:
-                with suppress(ProcessLookupError):
-                    os.kill(int(pid), signal.SIGCONT)
+            for word in words:
+                _continue(*map(int, word.split(b":")))
             generation.end()
             return True
         else:

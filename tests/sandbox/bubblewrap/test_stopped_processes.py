@@ -132,6 +132,18 @@ def test_a_process_that_runs_is_seen_until_it_is_stopped(proc: int, entry: Path)
         process.kill()
 
 
+def test_a_ctrl_z_that_comes_while_a_process_is_stopped_is_seen(proc: int, entry: Path) -> None:
+    with holder(OPEN, entry) as process:
+        found = Only(proc, process.pid)
+        process.send_signal(signal.SIGSTOP)
+        until(lambda: not found.running(), "that it is stopped")
+        before = found.stops_of(process.pid)
+        process.send_signal(signal.SIGTSTP)
+
+        assert (before, found.stops_of(process.pid)) == ([], [signal.SIGTSTP])
+        process.kill()
+
+
 @pytest.mark.skipif(os.uname().machine != "x86_64", reason="the number of a system call")
 def test_a_process_that_waits_for_the_child_that_it_has_just_forked_counts_as_stopped(
     proc: int, tmp_path: Path

@@ -80,6 +80,25 @@ print(ours.recv(64), generation.value)
     assert said == ["b'stopped' 1", "True", "b'arm'", "True", "b'stopped' 3"]
 
 
+def test_a_ctrl_z_outlasts_the_stop(inside: list[str], tmp_path: Path) -> None:
+    said = run(
+        inside,
+        """
+# In a group of its own, as a shell's job is: one that nobody waits for is not stopped by a key.
+job = subprocess.Popen(["sleep", "1000"], process_group=0)
+(watched / ".envrc").touch()
+ours.recv(64)
+os.waitpid(job.pid, os.WUNTRACED)
+job.send_signal(signal.SIGTSTP)
+ours.send(stopper.CONTINUE + b" %d:%d" % (job.pid, signal.SIGTSTP))
+print(signal.Signals(os.WSTOPSIG(os.waitpid(job.pid, os.WUNTRACED)[1])).name)
+""",
+        tmp_path,
+    )
+
+    assert said == ["SIGTSTP"]
+
+
 def test_it_ends_when_the_guard_does(inside: list[str], tmp_path: Path) -> None:
     said = run(inside, "ours.close(); print(os.waitpid(child, 0)[1])", tmp_path)
 

@@ -89,13 +89,15 @@ class Guard:
 
     # Start
 
-    def start(self, mounts: int) -> None:
-        """Watch, put back what is already gone, and start the stopper, which waits on `mounts`."""
+    def start(self, mounts: Sequence[int]) -> None:
+        """Watch, put back what is already gone, and start the stopper, which waits on `mounts`.
+
+        The first of these is the stopper's, the second the guard's.
+        """
         with suppress(OSError):  # before Linux 5.8 the stopper can be seen, which is no harm
             mount_calls.hide_untraceable(self._proc)
         self._watch()
-        for entry in self._entries.unprotected():
-            self._entries.protect(entry)
+        self._protect_all(mounts)
         for entry in self._entries.entries:
             self._entries.learn_content(entry)
         names = frozenset(
@@ -107,13 +109,34 @@ class Guard:
             self._orders.close()
             self._reports.close()
             try:
-                stopper.run(self._events, mounts, theirs, self._generation, names)
+                stopper.run(self._events, mounts[0], theirs, self._generation, names)
             except Exception:  # noqa: BLE001 - a copy of this process must not go on
                 sys.excepthook(*sys.exc_info())
             finally:
                 os._exit(0)
         theirs.close()
         self._stopper_inside = int(self._answer() or b"0")
+
+    def _protect_all(self, mounts: Sequence[int]) -> None:
+        """Protect what is not protected, until nothing is, and nothing was mounted since the look.
+
+        The mounts of the start itself would have the stopper stop COMMAND as it begins.
+        """
+        deadline = time.monotonic() + _PUT_BACK_PATIENCE_S
+        while True:
+            # In this order: what is mounted in between must not be missed by the stopper alone.
+            for descriptor in mounts:
+                own = select.poll()
+                own.register(descriptor, select.POLLPRI)
+                own.poll(0)
+            bare = self._entries.unprotected()
+            if not bare:
+                return
+            for entry in bare:
+                self._entries.protect(entry)
+            if time.monotonic() > deadline:
+                at = bare[0].at
+                raise RunEndedError(at, "it is replaced faster than it can be protected")
 
     def _watch(self) -> None:
         """Watch every directory that holds an entry; those watched already stay so."""
@@ -330,7 +353,7 @@ def main(
     try:
         enter(pid, proc)
         guard = Guard(entries, reports, memory)
-        guard.start(mounts[0])
+        guard.start(mounts)
         reports.send(READY)
         guard.serve(lifeline, init, mounts[1], children)
     except Exception as error:

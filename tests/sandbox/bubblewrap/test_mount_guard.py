@@ -170,6 +170,16 @@ def test_a_directory_above_is_replaced_and_what_is_in_it_is_protected_again(box:
         assert "busy" in found.sh("mv sub other")
 
 
+def test_the_mounts_of_the_start_stop_nothing(box: Box) -> None:
+    (box.project / ".envrc").write_text("old")
+
+    with guarded(box) as found:
+        for _ in range(20):  # it would be in the first milliseconds
+            found.sh("true")
+
+        assert found.guard.generation.value == 0
+
+
 def test_what_was_suspended_inside_stays_so_and_the_rest_goes_on(box: Box) -> None:
     path = box.project / ".envrc"
     path.write_text("old")

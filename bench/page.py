@@ -27,6 +27,7 @@ RUNS = (BUILT / "last.jsonl", BUILT / "round-trips.jsonl")
 BEGIN = "<!-- written by `python -m bench.page` from a run -->"
 END = "<!-- end of what the run gave -->"
 _NONE = "–"
+_LAST = catalogue.ALL[-1].name  # the last measurement of a round, which a whole one has
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,10 @@ def remarks(rows: Sequence[Row]) -> str:
     """Return where and how the rows were measured."""
     about: Mapping[str, str] = next((row["about"] for row in rows if "about" in row), {})
     said = [about[name] for name in ("machine", "how", "versions") if about.get(name)]
+    # As many as there are rows of: a run may have been stopped.
+    rounds = len({row["round"] for row in rows if "about" not in row and row.get("test") == _LAST})
+    if rounds:
+        said.append(f"{rounds} round{'s' if rounds > 1 else ''}")
     taken = [row["others_cores"] for row in rows if "others_cores" in row]
     if taken:
         said.append(f"other programs took {statistics.median(taken):.2f} cores meanwhile (median)")

@@ -92,7 +92,7 @@ def _measure(place: Place, options: argparse.Namespace) -> list[dict[str, Any]]:
     about = {
         "machine": f"{platform.system()} {platform.release()}, {os.cpu_count()} cores, "
         f"Python {platform.python_version()}",
-        "how": f"each figure {options.rounds} times for {options.secs:g} s, answers by {answering}",
+        "how": f"each figure {options.secs:g} s a round, answers by {answering}",
         "versions": ", ".join(f"{p.name} {p.version()}" for p in candidates if p.version()),
     }
     print(*filter(None, about.values()), "", sep="\n", flush=True)

@@ -32,12 +32,15 @@ from claude_proxy.sandbox.relay.pipe_states import (
     next_state,
     next_step,
 )
+from claude_proxy.sandbox.relay.tunnel_opening import TunnelOpening, TunnelRefusedError
 from claude_proxy.sandbox.relay.unavailable import HEAD_LIMIT, Unavailable
 
 type ReportLine = Callable[[str], None]
 type Callback = Callable[[], None]
 type OnReady = Callable[[int], None]
 type MonotonicClock = Callable[[], float]
+type Place = tuple[socket.AddressFamily, str | tuple[str, int]]
+type OpeningFor = Callable[[socket.socket], TunnelOpening]
 
 DEFAULT_LIMIT = 1024  # clients at once
 PATIENCE_S = 1.0  # for an upstream that is restarting
@@ -50,7 +53,9 @@ _ACCEPTED_AT_ONCE = 64
 _PAUSE_S = 0.2  # before accepting again after running out of descriptors or memory
 _BUSY_PATIENCE_S = 10.0  # for an upstream that listens but has not accepted yet
 _RETRY_S = 0.02
+_REFUSALS_KEPT = 64
 _ANSWER_S = 10.0  # for the rest of a request that will be answered with an error
+_OPENING_S = 60.0  # for the answer to a CONNECT; a proxy that dials first may take long
 _LINGER_S = 2.0  # for a side that still sends data, which is discarded
 _DELIVERY_S = 10.0  # for the last bytes, to a side that does not read them
 # Between looks whether an upstream that has ended its half has closed the other one too.
@@ -238,6 +243,11 @@ class _Connection:
         self._connected = False
         self._up = _Pipe(client, None)
         self._down = _Pipe(None, client)
+        # What asks the upstream for a tunnel, until it has answered; None: it is asked for none.
+        self._opening = None if bridge.opening_for is None else bridge.opening_for(client)
+        self._asking = b""  # of that, what is not sent yet
+        self._is_asked = False
+        self._dials = 0
         self._unavailable: Unavailable | None = None
         self._timer: Timer | None = None
         self._since = bridge.loop.now()
@@ -257,13 +267,16 @@ class _Connection:
     # Connecting to the upstream
 
     def _dial(self) -> None:
+        target = self._bridge.upstream
+        place = target.places[self._dials % len(target.places)]
+        self._dials += 1
         try:
-            upstream = self._bridge.upstream.open()
+            upstream = target.open(place[0])
         except OSError as error:
             self._give_up(error.errno or errno.EIO)
             return
         self._upstream = upstream
-        problem = upstream.connect_ex(self._bridge.upstream.address)
+        problem = upstream.connect_ex(place[1])
         if problem == 0:
             self._dialled(upstream)
         elif problem == errno.EINPROGRESS:
@@ -289,7 +302,9 @@ class _Connection:
         spent_s = self._loop.now() - self._since
         if problem in _GONE | _BUSY and spent_s < patience_s:
             # With growing pauses, because many clients may be waiting.
-            self._set_timer(max(_RETRY_S, spent_s / 4), self._dial_again)
+            all_tried = self._dials % len(self._bridge.upstream.places) == 0
+            pause_s = max(_RETRY_S, spent_s / 4) if all_tried else 0
+            self._set_timer(pause_s, self._dial_again)
         else:
             self._give_up(problem)
             self._settle()
@@ -300,14 +315,59 @@ class _Connection:
 
     def _reached(self) -> None:
         self._set_timer(0, None)
-        self._connected = True
         self._bridge.reached()
+        if self._opening is not None:
+            self._is_asked = True
+            self._asking = self._bridge.header + self._opening.request
+            self._set_timer(_OPENING_S, self.abort)
+            self._ask()
+            return
         self._up.held[:0] = self._bridge.header
+        self._join()
+
+    def _join(self) -> None:
+        """Let bytes flow between the client and the upstream."""
+        self._connected = True
         self._up.sink = self._down.source = self._upstream
         self._up.drain()
+        self._down.drain()
+
+    def _ask(self) -> None:
+        """Send the request for a tunnel, and wait for its answer."""
+        if self._upstream is not None and self._asking:
+            with suppress(OSError):  # what is wrong shows when the answer is read
+                self._asking = self._asking[self._upstream.send(self._asking) :]
+        self._await_upstream(_READ | (_WRITE if self._asking else 0))
+
+    def _hear(self, upstream: socket.socket, opening: TunnelOpening) -> None:
+        """Read the answer to the request for a tunnel; what follows it is for the client."""
+        try:
+            data = upstream.recv(HEAD_LIMIT)
+            rest = opening.feed(data) if data else None
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._refused(opening, _words_of(error.errno))
+        except TunnelRefusedError as refused:
+            self._refused(opening, str(refused))
+        else:
+            if not data:
+                self._refused(opening, "it closed the connection")
+            elif rest is not None:
+                self._opening = None
+                self._set_timer(0, None)
+                self._down.held += rest
+                self._join()
+
+    def _refused(self, opening: TunnelOpening, reason: str) -> None:
+        self._bridge.refused(opening.target, reason)
+        self.abort()
 
     def _give_up(self, problem: int) -> None:
         self._bridge.missed(problem)
+        if self._opening is not None or not self._bridge.upstream.is_proxy:
+            self.abort()  # the client speaks to a server, and knows nothing of a relay
+            return
         self._unavailable = Unavailable()
         self._set_timer(_ANSWER_S, self.abort)
 
@@ -340,7 +400,7 @@ class _Connection:
         if self._closed or upstream is None:
             return
         if not self._connected:
-            self._dialled(upstream)
+            self._before_joined(upstream, events)
             return
         # Read first: an upstream that answered and closed may have sent data before its reset.
         if events & _READ and self._down.wants_reading():
@@ -349,6 +409,16 @@ class _Connection:
                 return
         if events & _WRITE:
             self._up.drain()
+        self._settle()
+
+    def _before_joined(self, upstream: socket.socket, events: int) -> None:
+        if self._opening is None or not self._is_asked:
+            self._dialled(upstream)
+            return
+        if events & _WRITE:
+            self._ask()
+        if events & _READ:
+            self._hear(upstream, self._opening)
         self._settle()
 
     def _settle(self) -> None:
@@ -490,6 +560,8 @@ def _self_connected(upstream: socket.socket) -> int:
 class RelayTarget:
     """The address that every connection goes to: a Unix socket or a TCP address."""
 
+    is_proxy = True  # whether it is for clients of HTTP and SOCKS, which are told what is wrong
+
     def __init__(
         self,
         name: str,
@@ -503,17 +575,22 @@ class RelayTarget:
         self.address = address
         self.patience_s = patience_s
 
-    def open(self) -> socket.socket:
-        """Return a non-blocking socket of the right family."""
-        opened = socket.socket(self.family, socket.SOCK_STREAM)
-        return _prepared(opened)
+    @property
+    def places(self) -> "tuple[Place, ...]":
+        """Where it may be, tried in turn."""
+        return ((self.family, self.address),)
+
+    def open(self, family: socket.AddressFamily) -> socket.socket:
+        """Return a non-blocking socket of a family."""
+        return prepared(socket.socket(family, socket.SOCK_STREAM))
 
 
 def _words_of(problem: int | None) -> str:
     return os.strerror(problem or 0).lower()
 
 
-def _prepared(stream: socket.socket) -> socket.socket:
+def prepared(stream: socket.socket) -> socket.socket:
+    """Return a socket that does not block, and sends what is written at once."""
     stream.setblocking(False)
     if stream.family != socket.AF_UNIX:
         with suppress(OSError):  # it was reset already
@@ -524,7 +601,7 @@ def _prepared(stream: socket.socket) -> socket.socket:
 class Bridge:
     """Accepts clients on listening sockets, and connects each to the upstream."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what each connection begins with, and what all share
         self,
         listeners: Sequence[socket.socket],
         upstream: RelayTarget,
@@ -532,10 +609,14 @@ class Bridge:
         header: bytes = b"",
         limit: int = DEFAULT_LIMIT,
         report: ReportLine = lambda _line: None,
+        loop: Loop | None = None,
+        opening_for: OpeningFor | None = None,
     ) -> None:
-        self.loop = Loop()
+        self.loop = loop or Loop()  # several bridges may share one
         self.upstream = upstream
         self.header = header  # sent first on each connection to the upstream
+        # What asks the upstream for the tunnel of a client; None: clients ask themselves.
+        self.opening_for = opening_for
         self.scratch = memoryview(bytearray(CHUNK))
         self._listeners = tuple(listeners)
         self._limit = limit
@@ -544,6 +625,9 @@ class Bridge:
         self._accepting = False
         self._pause: Timer | None = None
         self._missed = 0
+        self._is_closed = False
+        self._refusals: set[tuple[str, str]] = set()
+        self.accepted = 0  # clients, so far
 
     @property
     def connections(self) -> int:
@@ -555,22 +639,36 @@ class Bridge:
         """The number of bytes read but not passed on yet."""
         return sum(connection.held for connection in self._connections)
 
-    def run(self) -> None:
-        """Serve until `loop.stop()`; then reset the remaining connections."""
-        for listener in self._listeners:
-            listener.setblocking(False)
-        self._accept_more()
+    def run(self, beside: "Sequence[Bridge]" = ()) -> None:
+        """Serve until `loop.stop()`, with those that share the loop; then reset what is left."""
+        bridges = (self, *beside)
+        for bridge in bridges:
+            bridge.open()
         try:
             self.loop.run()
         finally:
-            self._accept_no_more()
-            for connection in tuple(self._connections):
-                connection.abort()
+            for bridge in bridges:
+                bridge.close()
             self.loop.close()
+
+    def open(self) -> None:
+        """Begin to accept clients."""
+        for listener in self._listeners:
+            listener.setblocking(False)
+        self._accept_more()
+
+    def close(self) -> None:
+        """Accept no more, and reset the remaining connections."""
+        self._is_closed = True
+        self._accept_no_more()
+        if self._pause is not None:
+            self._pause.cancel()
+        for connection in tuple(self._connections):
+            connection.abort()
 
     def _accept_more(self) -> None:
         self._pause = None
-        if not self._accepting and len(self._connections) < self._limit:
+        if not self._accepting and not self._is_closed and len(self._connections) < self._limit:
             self._accepting = True
             for listener in self._listeners:
                 self.loop.watch(listener.fileno(), 0, _READ, partial(self._accept, listener))
@@ -590,7 +688,8 @@ class Bridge:
             except OSError as error:
                 self._not_accepted(error)
                 return
-            connection = _Connection(self, _prepared(client))
+            self.accepted += 1
+            connection = _Connection(self, prepared(client))
             self._connections.add(connection)
             if len(self._connections) >= self._limit:
                 self._accept_no_more()  # the rest waits in the backlog
@@ -608,6 +707,12 @@ class Bridge:
         self._connections.discard(connection)
         if not self._accepting and self._pause is None and self.loop.running:
             self._accept_more()
+
+    def refused(self, target: str, reason: str) -> None:
+        """Note that the upstream opened no tunnel; report each reason once."""
+        if (target, reason) not in self._refusals and len(self._refusals) < _REFUSALS_KEPT:
+            self._refusals.add((target, reason))
+            self._report(f"{self.upstream.name} opens no tunnel to {target}: {reason}")
 
     def reached(self) -> None:
         """Note that the upstream has been reached."""

@@ -20,6 +20,7 @@ if not __package__:  # run by its path: add the package's directory, after the s
 
 from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.sandbox.relay.bridge import DEFAULT_LIMIT, Bridge, RelayTarget
+from claude_proxy.sandbox.relay.tunnel_opening import TunnelOpening
 
 type TcpAddress = tuple[str, int]
 
@@ -31,6 +32,8 @@ Copies bytes between the clients of the listening sockets and ADDRESS.
   --listen ADDRESS          127.0.0.1:3128, [::1]:3128, unix:PATH, or fd:N for an inherited socket
   --to ADDRESS              unix:PATH, or an IP address and port
   --announce fd:N           begin each connection with the PROXY protocol header read from fd N
+  --tunnel fd:N HOST:PORT   listen on descriptor N too, for clients that know of no proxy: for each,
+                            ask the proxy at --to for a tunnel to HOST:PORT
   --until fd:N              stop when descriptor N reaches its end
   --note-lookups fd:UDP fd:TCP fd:CHANNEL PID
                             answer DNS queries that there is no such name, and tell CHANNEL
@@ -80,6 +83,7 @@ class RelayOptions:
         self.header = b""
         self.until: int | None = None
         self.lookups: tuple[int, int, int, int] | None = None  # descriptors, and a process id
+        self.tunnels: list[tuple[str, str]] = []  # a listener, and where it leads
         self.limit = DEFAULT_LIMIT
         self.allow_remote = False
         self.quiet = False
@@ -105,7 +109,7 @@ def parse(arguments: Sequence[str]) -> RelayOptions:
                 options.listen.append(value(option))
             case "--to":
                 options.to = value(option)
-            case "--announce" | "--note-lookups":
+            case "--announce" | "--note-lookups" | "--tunnel":
                 _read_run_option(option, options, value)
             case "--until":
                 options.until = parse_descriptor(value(option))
@@ -140,6 +144,9 @@ def _read_run_option(option: str, options: RelayOptions, value: Callable[[str], 
     """Read an option that only a run gives."""
     if option == "--announce":
         options.header = read_header(parse_descriptor(value(option)))
+        return
+    if option == "--tunnel":
+        options.tunnels.append((value(option), value(option)))
         return
     udp, tcp, channel = (parse_descriptor(value(option)) for _ in range(3))
     options.lookups = (udp, tcp, channel, parse_limit(value(option)))
@@ -363,7 +370,7 @@ def serve(options: RelayOptions, *, start: StartCommand | None = None) -> int:
         missing = "--to" if options.listen else "--listen"
         raise ConfigError(f"a relay needs {missing}", fix="see `claude-proxy relay --help`")
     target = parse_target(options.to)
-    limit = _limit_of(options.limit)
+    limit = _limit_of(options.limit, 1 + len(options.tunnels))
     with _Signals() as signals, ExitStack() as stack:
         listeners = [_listener_of(text, options, stack) for text in options.listen]
         _refuse_loop(target, listeners)
@@ -373,6 +380,10 @@ def serve(options: RelayOptions, *, start: StartCommand | None = None) -> int:
         sockets = [listener.socket for listener in listeners]
         bridge = Bridge(sockets, target, header=options.header, limit=limit, report=report)
         stack.callback(bridge.loop.close)
+        tunnels = [
+            _bridge_of_tunnels(stack.enter_context(_inherited(text)), destination, bridge, limit)
+            for text, destination in options.tunnels
+        ]
         child = None
         if start is not None:
             child = start(names)
@@ -382,8 +393,23 @@ def serve(options: RelayOptions, *, start: StartCommand | None = None) -> int:
             _watch_lifeline(bridge, options.until)
         if options.lookups is not None:
             _note_lookups(bridge, options.lookups, stack)
-        bridge.run()
+        bridge.run(tunnels)
     return stop.code
+
+
+def _bridge_of_tunnels(
+    listener: socket.socket, destination: str, beside: Bridge, limit: int
+) -> Bridge:
+    """Return a bridge for clients that know of no proxy: it asks for a tunnel for each."""
+    return Bridge(
+        [listener],
+        beside.upstream,
+        header=beside.header,
+        limit=limit,
+        report=_print_line,
+        loop=beside.loop,
+        opening_for=lambda _client: TunnelOpening(destination),
+    )
 
 
 def _watch_lifeline(bridge: Bridge, descriptor: int) -> None:
@@ -451,8 +477,12 @@ class _Signals:
         self._writing.close()
 
 
-def _limit_of(requested: int) -> int:
-    """Raise the limit of open files if needed; return how many clients it allows."""
+def _limit_of(requested: int, bridges: int = 1) -> int:
+    """Raise the limit of open files if needed; return how many clients it allows each bridge."""
+    return max(1, _clients_allowed(requested * bridges) // bridges)
+
+
+def _clients_allowed(requested: int) -> int:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = _DESCRIPTORS_WANTED if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS_WANTED)
     needed = min(2 * requested + _DESCRIPTORS_RESERVED, most)

@@ -18,6 +18,7 @@ import pytest
 
 from claude_proxy.sandbox.relay import bridge as bridge_module
 from claude_proxy.sandbox.relay.bridge import CHUNK, Bridge, RelayTarget
+from claude_proxy.sandbox.relay.tunnel_opening import TunnelOpening
 from tests.support.waiting import until
 
 WAIT_S = 30  # for what must come, on a busy machine
@@ -617,11 +618,115 @@ def test_without_descriptors_for_the_upstream_the_client_gets_an_error_response(
     upstream = running.bridge.upstream
 
     class Exhausted(RelayTarget):
-        def open(self) -> socket.socket:
-            raise OSError(errno.EMFILE, "no descriptor is left")
+        def open(self, family: socket.AddressFamily) -> socket.socket:
+            raise OSError(errno.EMFILE, f"no descriptor is left for {family}")
 
     running.bridge.upstream = Exhausted(upstream.name, upstream.family, upstream.address)
     with running.client() as client:
         client.sendall(GET)
 
         assert b" 502 " in everything_from(client)
+
+
+# Clients that know of no proxy
+
+GRANTED = b"HTTP/1.1 200 Connection established\r\n\r\n"
+
+
+@pytest.fixture
+def tunnels(directory: Path) -> Iterator[tuple[Running, socket.socket]]:
+    """A bridge that asks for a tunnel to db:5432 for each client, and the proxy that it asks."""
+    with (
+        listening(socket.AF_UNIX, directory) as proxy,
+        Running(
+            listening(socket.AF_INET, directory),
+            upstream_of(proxy),
+            header=b"[header]",
+            opening_for=lambda _client: TunnelOpening("db:5432"),
+        ) as running,
+    ):
+        yield running, proxy
+
+
+def asked(peer: socket.socket) -> bytes:
+    return exactly(peer, len(b"[header]" + TunnelOpening("db:5432").request))
+
+
+def test_a_tunnel_is_asked_for_and_nothing_of_the_client_goes_before_the_answer(
+    tunnels: tuple[Running, socket.socket],
+) -> None:
+    running, proxy = tunnels
+    with running.client() as client, accepted(proxy) as peer:
+        client.sendall(b"early")
+
+        assert asked(peer) == b"[header]" + TunnelOpening("db:5432").request
+        assert not select.select([peer], [], [], 0)[0]
+        peer.sendall(GRANTED)
+        assert exactly(peer, 5) == b"early"
+
+
+def test_a_server_that_speaks_first_is_heard_first(tunnels: tuple[Running, socket.socket]) -> None:
+    running, proxy = tunnels
+    with running.client() as client, accepted(proxy) as peer:
+        asked(peer)
+        peer.sendall(GRANTED + b"hello, ")
+        peer.sendall(b"client")
+
+        assert exactly(client, 13) == b"hello, client"
+
+
+def test_a_client_that_ends_its_half_early_still_gets_the_whole_answer(
+    tunnels: tuple[Running, socket.socket],
+) -> None:
+    running, proxy = tunnels
+    with running.client() as client, accepted(proxy) as peer:
+        client.sendall(b"question")
+        client.shutdown(socket.SHUT_WR)
+        asked(peer)
+        peer.sendall(GRANTED)
+
+        assert everything_from(peer) == b"question"
+        peer.sendall(b"answer")
+        peer.close()
+        assert everything_from(client) == b"answer"
+
+
+def test_a_refused_tunnel_resets_the_client_and_is_reported_once(
+    tunnels: tuple[Running, socket.socket],
+) -> None:
+    running, proxy = tunnels
+    for _ in range(2):
+        with running.client() as client, accepted(proxy) as peer:
+            client.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            asked(peer)
+            peer.sendall(b"HTTP/1.1 403 Denied\r\nX-Claude-Proxy-Reason: no-rule\r\n\r\nwhy")
+
+            with pytest.raises(ConnectionResetError):
+                everything_from(client)
+
+    assert running.said == ["the proxy opens no tunnel to db:5432: no-rule"]
+
+
+def test_a_proxy_that_says_nothing_and_closes_opens_no_tunnel(
+    tunnels: tuple[Running, socket.socket],
+) -> None:
+    running, proxy = tunnels
+    with running.client() as client, accepted(proxy) as peer:
+        asked(peer)
+        peer.close()
+
+        with pytest.raises(ConnectionResetError):
+            everything_from(client)
+    assert running.said == ["the proxy opens no tunnel to db:5432: it closed the connection"]
+
+
+def test_a_client_that_leaves_before_the_answer_is_forgotten(
+    tunnels: tuple[Running, socket.socket],
+) -> None:
+    running, proxy = tunnels
+    with running.client() as client, accepted(proxy) as peer:
+        asked(peer)
+        reset(client)
+
+        assert peer.recv(1) == b""
+    until(lambda: running.bridge.connections == 0)

@@ -45,8 +45,9 @@ def relay(
     )
 
 
-def around(*command: str, socket_path: str = "/nonexistent") -> tuple[int, str, str]:
-    arguments = ("--http-port", "0", "--socket", socket_path, "--", *command)
+def around(*command: str, bundle: Path | None = None) -> tuple[int, str, str]:
+    trusted = () if bundle is None else ("--bundle", str(bundle))
+    arguments = ("--http-port", "0", "--socket", "/nonexistent", *trusted, "--", *command)
     with relay(*arguments) as process:
         out, err = process.communicate(timeout=WAIT_S)
     return process.returncode, out, err
@@ -113,7 +114,50 @@ def test_a_command_finds_the_relay_in_every_variable() -> None:
     ],
 )
 def test_a_command_is_led_to_where_the_relay_is_reached(address: str, url: str) -> None:
-    assert environment(address)["HTTPS_PROXY"] == url
+    assert environment(address, None)["HTTPS_PROXY"] == url
+    assert environment(address, Path("/b.pem"))["HTTPS_PROXY"] == url
+
+
+def test_a_command_trusts_the_bundle_with_every_variable_of_env(tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle.pem"
+    bundle.write_text("-----BEGIN CERTIFICATE-----\n")
+
+    code, out, err = around(*python(PRINTER), bundle=bundle)
+
+    assert (code, err) == (0, "")
+    found = json.loads(out)
+    for name in ("SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS", "GIT_SSL_CAINFO", "npm_config_cafile"):
+        assert found[name] == str(bundle)
+    assert found["npm_config_https_proxy"] == found["HTTPS_PROXY"]
+    assert found["ALL_PROXY"] == found["HTTP_PROXY"].replace("http", "socks5h")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(None, "cannot be read (no such file"), ("key", "no certificate in the bundle")],
+)
+def test_a_bundle_without_certificates_starts_nothing(
+    tmp_path: Path, content: str | None, said: str
+) -> None:
+    bundle = tmp_path / "bundle.pem"
+    if content is not None:
+        bundle.write_text(content)
+
+    code, out, err = around(*python("print('started')"), bundle=bundle)
+
+    assert (code, out) == (2, "")
+    assert said in err
+
+
+def test_a_bundle_needs_a_command(tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle.pem"
+    bundle.write_text("-----BEGIN CERTIFICATE-----\n")
+
+    with relay("--http-port", "0", "--socket", "/x", "--bundle", str(bundle)) as process:
+        _, err = process.communicate(timeout=WAIT_S)
+
+    assert process.returncode == 2
+    assert "no command whose variables could be set" in err
 
 
 @pytest.mark.parametrize(

@@ -337,16 +337,19 @@ def _tcp_name(host: str, port: int) -> str:
 class _Stop:
     """How the relay ends: its exit code, and what a signal does."""
 
-    def __init__(self, bridge: Bridge, child: ChildProcess | None) -> None:
+    def __init__(
+        self, bridge: Bridge, child: ChildProcess | None, forwarded: Sequence[int]
+    ) -> None:
         self.code = 0
         self._bridge = bridge
         self._child = child
+        self._forwarded = frozenset({signal.SIGTERM, signal.SIGHUP, *forwarded})
 
     def on_signal(self, number: int) -> None:
         """Stop on a signal, or pass it to the command while one runs."""
         if self._child is not None:
             # A terminal sends its signals to the command as well; others reach only the relay.
-            if number in (signal.SIGTERM, signal.SIGHUP):
+            if number in self._forwarded:
                 self._child.send_signal(number)
             self.check_child()
         elif number != signal.SIGCHLD:
@@ -361,8 +364,12 @@ class _Stop:
             self._bridge.loop.stop()
 
 
-def serve(options: RelayOptions, *, start: StartCommand | None = None) -> int:
+def serve(
+    options: RelayOptions, *, start: StartCommand | None = None, forwarded: Sequence[int] = ()
+) -> int:
     """Relay until a signal, end of file on `--until`, or the end of the command of `start`.
+
+    The command gets SIGTERM and SIGHUP, and the signals `forwarded` too.
 
     Returns the exit code; raises ConfigError if an option is invalid.
     """
@@ -371,7 +378,7 @@ def serve(options: RelayOptions, *, start: StartCommand | None = None) -> int:
         raise ConfigError(f"a relay needs {missing}", fix="see `claude-proxy relay --help`")
     target = parse_target(options.to)
     limit = _limit_of(options.limit, 1 + len(options.tunnels))
-    with _Signals() as signals, ExitStack() as stack:
+    with _Signals(forwarded) as signals, ExitStack() as stack:
         listeners = [_listener_of(text, options, stack) for text in options.listen]
         _refuse_loop(target, listeners)
         names = [listener.name for listener in listeners]
@@ -387,7 +394,7 @@ def serve(options: RelayOptions, *, start: StartCommand | None = None) -> int:
         child = None
         if start is not None:
             child = start(names)
-        stop = _Stop(bridge, child)
+        stop = _Stop(bridge, child, forwarded)
         signals.watch(bridge, stop.on_signal)
         if options.until is not None:
             _watch_lifeline(bridge, options.until)
@@ -446,13 +453,16 @@ class _Signals:
 
     HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
+    def __init__(self, forwarded: Sequence[int]) -> None:
+        self._handled = dict.fromkeys((*self.HANDLED, *forwarded))
+
     def __enter__(self) -> "_Signals":  # noqa: PYI034 - nor typing.Self
-        self._before: dict[signal.Signals, _Handler] = {}
+        self._before: dict[int, _Handler] = {}
         self._reading, self._writing = socket.socketpair()
         self._reading.setblocking(False)
         self._writing.setblocking(False)
         self._wakeup = signal.set_wakeup_fd(self._writing.fileno(), warn_on_full_buffer=False)
-        for number in self.HANDLED:
+        for number in self._handled:
             # A signal that the caller ignores (nohup, a shell's `&`) stays ignored, except SIGCHLD:
             # without it the relay would not notice that the command has ended.
             ignored = signal.getsignal(number) is signal.SIG_IGN

@@ -15,22 +15,19 @@ import select
 import signal
 import socket
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 
 from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.errors import ClaudeProxyError
+from claude_proxy.sandbox.loopback_sockets import HOST, listening, receiving
 
-HOST = "127.0.0.1"
 # Documentation addresses (RFC 5737, RFC 3849), which are never assigned.
 NOWHERE = (("192.0.2.1", 443), ("2001:db8::1", 443))
 
 _NS_GET_USERNS = 0xB701  # ioctl_ns(2): the user namespace that owns another namespace
 _PATIENCE_S = 10.0
-_PAUSE_S = 0.002
 _ANSWER_S = 10.0
 _HEAD_LIMIT = 4096
-_BACKLOG = 1024
 _NO_ROUTE = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL})
 _NO_FAMILY = errno.EAFNOSUPPORT  # a kernel without IPv6
 
@@ -77,37 +74,8 @@ def probe_network(pid: int, port: int, allowed: str, denied: str) -> NetworkProb
 
 
 def _hand_over(channel: socket.socket, ports: Sequence[int], datagram_ports: Sequence[int]) -> None:
-    sockets = [*map(_listening, ports), *map(_receiving, datagram_ports)]
+    sockets = [*map(listening, ports), *map(receiving, datagram_ports)]
     socket.send_fds(channel, [b"sockets"], [sock.fileno() for sock in sockets])
-
-
-def _listening(port: int) -> socket.socket:
-    # asyncio switches Nagle's algorithm off only if the protocol is named.
-    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    _bind(sock, port)
-    sock.listen(_BACKLOG)
-    return sock
-
-
-def _receiving(port: int) -> socket.socket:
-    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    _bind(sock, port)
-    return sock
-
-
-def _bind(sock: socket.socket, port: int) -> None:
-    deadline = time.monotonic() + _PATIENCE_S / 2
-    while True:
-        try:
-            sock.bind((HOST, port))
-        except OSError as error:
-            # bwrap may be about to bring loopback up.
-            if error.errno != errno.EADDRNOTAVAIL or time.monotonic() > deadline:
-                raise
-            time.sleep(_PAUSE_S)
-        else:
-            return
 
 
 def _report(channel: socket.socket, port: int, allowed: str, denied: str) -> None:

@@ -6,7 +6,8 @@ Law kept: no quiet downgrade: if one check fails, COMMAND is not started.
 from collections.abc import Iterator, Sequence
 
 from claude_proxy.deferred.data_classes import dataclass
-from claude_proxy.sandbox.netns import HOST, NetworkProbe
+from claude_proxy.sandbox.loopback_sockets import HOST
+from claude_proxy.sandbox.netns import NetworkProbe
 
 USUAL_ALLOWED = "api.anthropic.com:443"
 # The last name cannot exist (RFC 2606, section 2); it is for allowlists that allow the others.

@@ -14,6 +14,7 @@ import pytest
 
 from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.sandbox import netns
+from claude_proxy.sandbox.loopback_sockets import HOST
 from tests.conftest import FindProgram
 
 PORT = 3128
@@ -93,11 +94,11 @@ def test_nothing_listens_outside(box: Box) -> None:
     sockets = netns.listeners(box.init, [PORT, 1080])
 
     try:
-        assert [sock.getsockname() for sock in sockets] == [(netns.HOST, PORT), (netns.HOST, 1080)]
+        assert [sock.getsockname() for sock in sockets] == [(HOST, PORT), (HOST, 1080)]
         with socket.socket() as free:
-            free.bind((netns.HOST, 0))
+            free.bind((HOST, 0))
         # The port is free on the machine itself: it can be had there.
-        with socket.create_server((netns.HOST, 0)) as own:
+        with socket.create_server((HOST, 0)) as own:
             assert own.getsockname()[1] != PORT
     finally:
         for sock in sockets:

@@ -1,0 +1,47 @@
+"""Sockets on the loopback interface of the network namespace of the process that makes them.
+
+A namespace that was made a moment ago may still have its loopback interface down, so a bind is
+tried for some seconds. Imports only what loads in milliseconds: the process that holds the network
+of a container uses it too.
+"""
+
+import errno
+import socket
+import time
+
+HOST = "127.0.0.1"
+
+_PATIENCE_S = 5.0
+_PAUSE_S = 0.002
+_BACKLOG = 1024
+
+
+def listening(port: int) -> socket.socket:
+    """Return a socket that listens on TCP; raises OSError, as all here."""
+    # asyncio switches Nagle's algorithm off only if the protocol is named.
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    _bind(sock, port)
+    sock.listen(_BACKLOG)
+    return sock
+
+
+def receiving(port: int) -> socket.socket:
+    """Return a socket that receives datagrams."""
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    _bind(sock, port)
+    return sock
+
+
+def _bind(sock: socket.socket, port: int) -> None:
+    deadline = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            sock.bind((HOST, port))
+        except OSError as error:
+            # Whoever made the namespace may be about to bring loopback up.
+            if error.errno != errno.EADDRNOTAVAIL or time.monotonic() > deadline:
+                raise
+            time.sleep(_PAUSE_S)
+        else:
+            return

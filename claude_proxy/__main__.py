@@ -7,6 +7,7 @@ before they are imported.
 
 # Not `signal`, whose import takes longer than anything else here.
 import _signal as signal  # type: ignore[import-not-found] # which typeshed does not describe
+import os
 import sys
 
 OLDEST = (3, 12)
@@ -38,12 +39,28 @@ def run() -> int:
     try:
         if has_handler:
             signal.signal(signal.SIGINT, signal.default_int_handler)
-        return main()
+        code = main()
     except KeyboardInterrupt:  # a second one, while the first was handled
-        return _INTERRUPTED
+        code = _INTERRUPTED
     finally:
         if has_handler:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
+    _leave(code)
+    return code
+
+
+def _leave(code: int) -> None:
+    """End the process without the interpreter's own end, which takes 20 ms after a run.
+
+    Everything is closed by now, except for the output. An output that cannot be written is left to
+    the interpreter, which says so.
+    """
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        return
+    os._exit(code)
 
 
 if __name__ == "__main__":

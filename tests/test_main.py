@@ -44,6 +44,15 @@ def test_an_older_python_is_named_with_the_one_that_is_needed(
     assert "error: Python 99.1 or newer is needed, and this is " in capsys.readouterr().err
 
 
+def test_an_output_that_cannot_be_written_at_the_end_is_said() -> None:
+    command = [sys.executable, "-m", "claude_proxy", "--version"]
+    with Path("/dev/full").open("wb") as full:
+        ran = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False, text=True)
+
+    assert ran.returncode != 0
+    assert "No space left" in ran.stderr or "no space left" in ran.stderr
+
+
 @pytest.mark.parametrize("name", ["__init__.py", "__main__.py"])
 def test_an_older_python_can_read_what_names_it(name: str) -> None:
     text = Path(__main__.__file__).with_name(name).read_text()
@@ -71,10 +80,15 @@ class Interrupting:
             os.kill(os.getpid(), signal.SIGINT)
 
 sys.meta_path.insert(0, Interrupting())
-code = run()
-if moment == "the end":
-    os.kill(os.getpid(), signal.SIGINT)
-sys.exit(code)
+leave = os._exit
+
+def leave_later(code):
+    if moment == "the end":
+        os.kill(os.getpid(), signal.SIGINT)
+    leave(code)
+
+os._exit = leave_later
+sys.exit(run())
 """
 
 

@@ -16,7 +16,6 @@ from tests.conftest import FindProgram
 # Beyond the standard library, up to COMMAND's first instruction.
 LAUNCHER = {
     "click": "the command line",
-    "idna": "host names",
     "yaml": "policies and settings",
     "_yaml": "its parser in C",
 }
@@ -57,9 +56,14 @@ NOT_OF_LAUNCHER = (
     "claude_proxy.audit.store",  # the proxy records the start
     "claude_proxy.doctor",
     "claude_proxy.proxy.layers",
+    "claude_proxy.sandbox.bubblewrap.unix_sockets",  # a program of its own, as the next ones
+    "claude_proxy.sandbox.bubblewrap.watchdog",
     "claude_proxy.sandbox.git.clones",
     "claude_proxy.sandbox.macos",
+    "claude_proxy.sandbox.relay.bridge",
+    "claude_proxy.sandbox.relay.relay",
     "claude_proxy.sandbox.self_check",
+    "claude_proxy.sandbox.stream_pump",
     "claude_proxy.server",
     "claude_proxy.trust.certificates",  # cryptography
 )

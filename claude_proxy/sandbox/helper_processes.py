@@ -32,13 +32,11 @@ from claude_proxy.sandbox import (
     proxy_process_ipc,
     shown_list,
     start_patience,
-    stream_pump,
     waiting_process,
 )
-from claude_proxy.sandbox.bubblewrap import seccomp_notify, unix_sockets
+from claude_proxy.sandbox.bubblewrap import seccomp_notify
 from claude_proxy.sandbox.lookups import LookupChannel
-from claude_proxy.sandbox.relay import relay
-from claude_proxy.sandbox.relay.bridge import RelayTarget
+from claude_proxy.sandbox.relay.relay_target import RelayTarget
 from claude_proxy.sandbox.run_directory import RunDirectory
 from claude_proxy.sandbox.run_log import RunLog
 from claude_proxy.sandbox.start_patience import StartPatience
@@ -46,6 +44,12 @@ from claude_proxy.sandbox.waiting_process import WaitingProcess
 from claude_proxy.wire import proxy_protocol
 
 JOIN_PATIENCE_S = 4.0
+
+# By their names, as they would take milliseconds to import.
+_PUMP = "claude_proxy.sandbox.stream_pump"
+_RELAY = "claude_proxy.sandbox.relay.relay"
+_SUPERVISOR = "claude_proxy.sandbox.bubblewrap.unix_sockets"
+_ENTER, _OPEN, _READY = b"enter", b"open", b"ready"  # as in bubblewrap/unix_sockets.py
 
 _START_PATIENCE_S = 120.0
 _JOIN_PAUSE_S = 0.1
@@ -373,7 +377,7 @@ def start_relay(
     If `announced` is given, the relay announces the run to the proxy.
     """
     until, lifeline = os.pipe()
-    words = own_programs.words_of(relay, "--quiet")
+    words = own_programs.words_of(_RELAY, "--quiet")
     for sock in sockets.listeners:
         words += ["--listen", f"fd:{sock.fileno()}"]
     words += ["--to", upstream.name, "--until", f"fd:{until}"]
@@ -428,13 +432,13 @@ class SocketSupervisor(HelperProcess):
 
         From then on it does the calls of COMMAND, so call it before COMMAND is released.
         """
-        words = [unix_sockets.ENTER, b"%d" % init, *([unix_sockets.OPEN] if unfiltered else [])]
+        words = [_ENTER, b"%d" % init, *([_OPEN] if unfiltered else [])]
         heard = b""
         with contextlib.suppress(OSError):
             self._channel.settimeout(_START_PATIENCE_S)
             self._channel.send(b" ".join(words))
             heard = self._channel.recv(_MESSAGE_LIMIT)
-        if heard != unix_sockets.READY:
+        if heard != _READY:
             raise ClaudeProxyError(
                 "the sandbox cannot have Unix sockets of its own; nothing was run: "
                 + (heard.decode("utf-8", "replace").lower() or "their supervisor ended"),
@@ -453,7 +457,7 @@ def start_socket_supervisor(run_directory: RunDirectory, log: RunLog) -> SocketS
     until, lifeline = os.pipe()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
-        words = own_programs.words_of(unix_sockets, str(theirs.fileno()), str(until))
+        words = own_programs.words_of(_SUPERVISOR, str(theirs.fileno()), str(until))
         process = start_program(words, (theirs.fileno(), until), log)
     os.close(until)
     run_directory.note(process.pid)
@@ -465,7 +469,7 @@ def start_stream_pump(
 ) -> HelperProcess:
     """Start the process that copies between files and the pipes of COMMAND (`stream_pump`)."""
     until, lifeline = os.pipe()
-    words = own_programs.words_of(stream_pump, str(until), *streams)
+    words = own_programs.words_of(_PUMP, str(until), *streams)
     try:
         process = start_program(words, (until, *descriptors), log)
     finally:
@@ -511,6 +515,8 @@ def wait_for_proxy(text: str) -> RelayTarget:
     `text` is "unix:/path" or "127.0.0.1:9051". Raises ConfigError if it is neither, and
     ClaudeProxyError if no connection succeeds within four seconds.
     """
+    from claude_proxy.sandbox.relay import relay  # noqa: PLC0415 - few runs join a proxy
+
     try:
         upstream = relay.parse_target(text)
     except ConfigError as error:

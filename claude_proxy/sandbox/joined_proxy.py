@@ -12,7 +12,7 @@ from claude_proxy.config.settings import ClientCredentials
 from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.proxy.layers.client_auth import proof_of
-from claude_proxy.sandbox.relay.bridge import RelayTarget
+from claude_proxy.sandbox.relay.relay_target import RelayTarget
 from claude_proxy.wire import proxy_protocol
 
 _PATIENCE_S = 4.0

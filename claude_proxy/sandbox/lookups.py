@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from claude_proxy.deferred.data_classes import dataclass
-from claude_proxy.sandbox.relay.name_lookups import ASK, REPORT_LIMIT, parse_report
+from claude_proxy.sandbox.relay.lookup_report import ASK, REPORT_LIMIT, parse_report
 
 PORT = 53
 

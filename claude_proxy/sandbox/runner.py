@@ -47,6 +47,7 @@ from claude_proxy.sandbox import (
 from claude_proxy.sandbox.bubblewrap import seccomp, seccomp_notify
 from claude_proxy.sandbox.bubblewrap.bwrap import (
     Bubblewrap,
+    HeldStart,
     SandboxFailedError,
     StandardStreams,
     failed,
@@ -85,7 +86,7 @@ from claude_proxy.sandbox.plan.model import (
 )
 from claude_proxy.sandbox.plan.planner import plan_sandbox
 from claude_proxy.sandbox.plan.protected_files import protected_files
-from claude_proxy.sandbox.relay.bridge import RelayTarget
+from claude_proxy.sandbox.relay.relay_target import RelayTarget
 from claude_proxy.sandbox.run_directory import RunDirectory, program_of
 from claude_proxy.sandbox.run_log import RunLog, open_log
 from claude_proxy.sandbox.run_spec import (
@@ -370,7 +371,7 @@ def live_sandbox(
         proxy_process = None
         if run_spec.sandbox.has_proxy and joined is None:
             proxy_process = stack.enter_context(_own_proxy(run_spec, run_directory, log, say))
-        standard, supervisor = stack.enter_context(
+        standard, supervisor, held = stack.enter_context(
             _early_helpers(run_spec, streams, run_directory, log)
         )
         if run_spec.clone:  # while the processes start
@@ -393,7 +394,7 @@ def live_sandbox(
         sources = MountSources.opened(planned, _project_id(run_spec, planned, git))
         starting.callback(sources.close)
         bubblewrap, supervisor = stack.enter_context(
-            _bubblewrap(run_spec, planned, run_directory, supervisor, standard)
+            _bubblewrap(run_spec, planned, run_directory, supervisor, standard, held)
         )
         helpers: tuple[HelperProcess, ...] = ()
         lookups = stack.enter_context(LookupChannel())
@@ -523,26 +524,28 @@ def _scrub(names: frozenset[str]) -> None:
 @contextlib.contextmanager
 def _early_helpers(
     run_spec: RunSpec, streams: StandardStreams, run_directory: RunDirectory, log: RunLog
-) -> Iterator[tuple[Streams, SocketSupervisor | None]]:
+) -> Iterator[tuple[Streams, SocketSupervisor | None, HeldStart]]:
     """Start what bwrap needs and no plan decides on: they start while the plan is made."""
     spec, supervisor = run_spec.sandbox, None
     private = spec.unix_sockets is UnixSockets.PRIVATE
     bwrap = host_facts.find_bwrap(os.environ, spec.project)
     waiting_process.discard()  # one that was started for a run without a proxy of its own
     with ExitStack() as stack:
+        held = stack.enter_context(HeldStart())
         standard = stack.enter_context(Streams.of(streams, run_directory, log))
         if spec.seccomp and seccomp_notify.is_supported(str(bwrap), private=private):
             supervisor = stack.enter_context(start_socket_supervisor(run_directory, log))
-        yield standard, supervisor
+        yield standard, supervisor, held
 
 
 @contextlib.contextmanager
-def _bubblewrap(
+def _bubblewrap(  # noqa: PLR0913 - what was started before is handed in
     run_spec: RunSpec,
     planned: SandboxPlan,
     run_directory: RunDirectory,
     supervisor: SocketSupervisor | None,
     standard: Streams,
+    held: HeldStart,
 ) -> Iterator[tuple[Bubblewrap, SocketSupervisor | None]]:
     """Start bwrap, and with it the reports to the supervisor of its Unix sockets, if any."""
     spec, streams = run_spec.sandbox, standard.of_command
@@ -555,11 +558,11 @@ def _bubblewrap(
             # An outer sandbox may refuse it; then there are no such sockets.
             with contextlib.suppress(subprocess.SubprocessError):
                 filter_ = seccomp.program(reported=reported)
-                bubblewrap = Bubblewrap.start(planned, filter_, streams, prepare)
+                bubblewrap = Bubblewrap.start(planned, filter_, streams, prepare, held)
         if bubblewrap is None:
             supervisor = None
             strict = seccomp.program() if spec.seccomp else None
-            bubblewrap = Bubblewrap.start(planned, strict, streams)
+            bubblewrap = Bubblewrap.start(planned, strict, streams, held=held)
         stack.enter_context(bubblewrap)
         standard.let_go()
         for pid in (bubblewrap.process.pid, bubblewrap.init, bubblewrap.watchdog.process.pid):

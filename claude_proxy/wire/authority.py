@@ -9,8 +9,6 @@ from dataclasses import field
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 
-import idna
-
 from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.deferred.patterns import lazy_pattern
 
@@ -190,6 +188,8 @@ def _fault_of(label: str) -> str:
 
 
 def _is_a_label(label: str) -> bool:
+    import idna  # noqa: PLC0415 - few names are not ASCII
+
     # An A-label that does not survive decoding and encoding would have two meanings.
     try:
         return idna.alabel(idna.ulabel(label)) == label.encode()
@@ -201,6 +201,10 @@ def _with_a_labels(name: str) -> str:
     # Label by label: `idna.encode` would also read ideographic full stops as dots. Only ASCII is
     # lowered: lower() turns the Kelvin sign into "k", and Cherokee into what IDNA forbids.
     small = "".join(char.lower() if char.isascii() else char for char in name)
+    if small.isascii():
+        return small
+    import idna  # noqa: PLC0415 - few names are not ASCII
+
     try:
         return ".".join(
             label if label.isascii() else idna.alabel(label).decode() for label in small.split(".")

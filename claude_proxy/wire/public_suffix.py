@@ -8,8 +8,6 @@ Pure.
 from enum import StrEnum
 from functools import cache
 
-import idna
-
 from claude_proxy.deferred.packaged_files import packaged_text
 
 
@@ -59,7 +57,11 @@ def public_suffix(name: str) -> Suffix | None:
 
 def _u_label(label: str) -> str:
     # Not `idna.decode` for the whole name: it refuses an underscore in any label.
-    return idna.ulabel(label) if label.startswith("xn--") else label
+    if not label.startswith("xn--"):
+        return label
+    import idna  # noqa: PLC0415 - few names are not ASCII
+
+    return idna.ulabel(label)
 
 
 @cache

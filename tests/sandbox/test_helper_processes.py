@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from claude_proxy.errors import ClaudeProxyError, ConfigError
-from claude_proxy.sandbox import helper_processes
+from claude_proxy.sandbox import helper_processes, stream_pump
+from claude_proxy.sandbox.bubblewrap import unix_sockets
 from claude_proxy.sandbox.helper_processes import (
     HelperProcess,
     RelayAnnouncement,
@@ -19,7 +20,8 @@ from claude_proxy.sandbox.helper_processes import (
     start_relay,
     wait_for_proxy,
 )
-from claude_proxy.sandbox.relay.bridge import RelayTarget
+from claude_proxy.sandbox.relay import relay
+from claude_proxy.sandbox.relay.relay_target import RelayTarget
 from claude_proxy.sandbox.run_directory import RunDirectory
 from claude_proxy.sandbox.run_log import open_log
 from claude_proxy.wire.proxy_protocol import SIGNATURE, Announcement, read
@@ -141,3 +143,11 @@ def test_a_helper_that_ended_too_early_is_reported_with_its_exit_code(tmp_path: 
     os.close(reading)
     assert "relay of this run ended (exit code 3)" in error.what
     assert error.where is None  # there is no such log
+
+
+def test_programs_are_named_and_spoken_to_as_they_are() -> None:
+    names = (helper_processes._PUMP, helper_processes._RELAY, helper_processes._SUPERVISOR)
+    said = (helper_processes._ENTER, helper_processes._OPEN, helper_processes._READY)
+
+    assert names == (stream_pump.__name__, relay.__name__, unix_sockets.__name__)
+    assert said == (unix_sockets.ENTER, unix_sockets.OPEN, unix_sockets.READY)

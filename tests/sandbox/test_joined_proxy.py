@@ -12,7 +12,7 @@ from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.proxy.layers.client_auth import proof_of
 from claude_proxy.sandbox import joined_proxy
 from claude_proxy.sandbox.joined_proxy import examine
-from claude_proxy.sandbox.relay.bridge import RelayTarget
+from claude_proxy.sandbox.relay.relay_target import RelayTarget
 from claude_proxy.wire.proxy_protocol import SIGNATURE, read
 
 LOGIN = ClientCredentials("ann", "canary-password")

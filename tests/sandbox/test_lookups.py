@@ -1,7 +1,7 @@
 """What was looked up past the proxy is told in a few lines, and never fails a run."""
 
 from claude_proxy.sandbox.lookups import LookupChannel, NameLookup, NameLookups
-from claude_proxy.sandbox.relay.name_lookups import ASK
+from claude_proxy.sandbox.relay.lookup_report import ASK
 
 
 def test_a_name_is_told_with_its_program_and_how_often() -> None:

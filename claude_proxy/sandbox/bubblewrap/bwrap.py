@@ -22,7 +22,6 @@ from typing import IO, Self
 
 from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.sandbox import own_programs
-from claude_proxy.sandbox.bubblewrap import watchdog
 from claude_proxy.sandbox.plan.model import (
     BLOCK,
     INFO,
@@ -33,6 +32,9 @@ from claude_proxy.sandbox.plan.model import (
 
 type Stream = int | IO[bytes] | None  # an argument of Popen; None: the launcher's stream
 type StandardStreams = tuple[Stream, Stream, Stream]
+
+# By its name, as it would take milliseconds to import.
+_WATCHDOG = "claude_proxy.sandbox.bubblewrap.watchdog"
 
 _START_PATIENCE_S = 30.0
 _END_PATIENCE_S = 5.0
@@ -69,29 +71,21 @@ class Bubblewrap:
         filter_: bytes | None,
         streams: StandardStreams = (None, None, None),
         prepare: Callable[[], None] | None = None,
+        held: "HeldStart | None" = None,
     ) -> Self:
         """Start bwrap and return when its namespaces exist.
 
         `prepare` is called in the new process before it becomes bwrap; if it fails, this raises
-        subprocess.SubprocessError and nothing is started.
+        subprocess.SubprocessError and nothing is started. `held` was made before, if given.
         """
         with ExitStack() as stack:
             heard, info = os.pipe()
             stack.callback(os.close, heard)
-            waiting, start_pipe = os.pipe()
-            # Closed last: when its channel is closed, the watchdog kills every process that has the
-            # pipe open, and this one has it open until then.
-            guarding = stack.enter_context(ExitStack())
+            held = held or stack.enter_context(HeldStart())
+            theirs = {INFO: info, BLOCK: held.their_end}
             undo = stack.enter_context(ExitStack())
-            undo.callback(os.close, start_pipe)
-            both = os.open(f"/proc/self/fd/{waiting}", os.O_RDWR)
-            os.close(waiting)
-            theirs = {INFO: info, BLOCK: both}
             with ExitStack() as closing:
-                for descriptor in theirs.values():
-                    closing.callback(os.close, descriptor)
-                watchdog = Watchdog(both)
-                guarding.callback(watchdog.close)
+                closing.callback(os.close, info)
                 contents = dict(plan.files)
                 if filter_ is not None:
                     contents[SECCOMP] = filter_
@@ -102,13 +96,15 @@ class Bubblewrap:
                 data, words = plan.start(theirs, options)
                 _fill(options, data)
                 process = _spawn(plan, words, (*theirs.values(), options), streams, prepare)
-            undo.callback(_abandon, process, start_pipe)
+            undo.callback(_abandon, process, held.pipe)
+            held.close_their_end()
             try:
-                started = cls(process, _init_of(process, heard), start_pipe, watchdog, plan.limits)
+                init = _init_of(process, heard)
+                started = cls(process, init, held.pipe, held.watchdog, plan.limits)
             except ProcessLookupError:  # the process that it named is gone
                 raise failed(process) from None
             undo.pop_all()
-            guarding.pop_all()
+            held.hand_over()
             return started
 
     def release(self) -> None:
@@ -170,13 +166,63 @@ class Bubblewrap:
         self.close()
 
 
+class HeldStart:
+    """The pipe that holds COMMAND back, and the watchdog: it starts while the run is planned."""
+
+    def __init__(self) -> None:
+        waiting, self.pipe = os.pipe()
+        self._is_ours = True
+        try:
+            self.their_end = os.open(f"/proc/self/fd/{waiting}", os.O_RDWR)
+        except BaseException:
+            os.close(self.pipe)
+            raise
+        finally:
+            os.close(waiting)
+        self._has_their_end = True
+        try:
+            self.watchdog = Watchdog(self.their_end)
+        except BaseException:
+            self._close_pipe()
+            raise
+
+    def close_their_end(self) -> None:
+        """Leave the end that COMMAND waits on to bwrap, which has it from now on."""
+        if self._has_their_end:
+            self._has_their_end = False
+            os.close(self.their_end)
+
+    def hand_over(self) -> None:
+        """Leave the pipe and the watchdog to the sandbox that was started."""
+        self._is_ours = False
+
+    def _close_pipe(self) -> None:
+        self.close_their_end()
+        os.close(self.pipe)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._is_ours:
+            # In this order: once its channel is closed, the watchdog kills every process that has
+            # the pipe open.
+            self._close_pipe()
+            self.watchdog.close()
+
+
 class Watchdog:
     """The process that kills the sandbox when the launcher is gone."""
 
     def __init__(self, start_pipe: int) -> None:
         self.limits_processes = False
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        words = own_programs.words_of(watchdog, str(theirs.fileno()), str(start_pipe))
+        words = own_programs.words_of(_WATCHDOG, str(theirs.fileno()), str(start_pipe))
         with theirs:
             try:
                 self.process = subprocess.Popen(  # noqa: S603 - our own program
@@ -227,7 +273,7 @@ class Watchdog:
 def _no_watchdog() -> ClaudeProxyError:
     return ClaudeProxyError(
         "the watchdog of the sandbox did not start; nothing was run",
-        where=watchdog.__file__,
+        where=_WATCHDOG,
         fix="free some memory and processes, and try again",
     )
 
@@ -319,6 +365,8 @@ def _abandon(process: subprocess.Popen[bytes], start_pipe: int) -> None:
     The first process inside ignores SIGTERM, is not tied to its parent yet, and would wait forever.
     The watchdog may be what has failed, so this does not rely on it.
     """
+    from claude_proxy.sandbox.bubblewrap import watchdog  # noqa: PLC0415 - after a failure
+
     process.kill()
     process.wait()
     _close_streams(process)

@@ -32,6 +32,7 @@ from claude_proxy.sandbox.relay.pipe_states import (
     next_state,
     next_step,
 )
+from claude_proxy.sandbox.relay.relay_target import RelayTarget
 from claude_proxy.sandbox.relay.tunnel_opening import TunnelOpening, TunnelRefusedError
 from claude_proxy.sandbox.relay.unavailable import HEAD_LIMIT, Unavailable
 
@@ -39,11 +40,9 @@ type ReportLine = Callable[[str], None]
 type Callback = Callable[[], None]
 type OnReady = Callable[[int], None]
 type MonotonicClock = Callable[[], float]
-type Place = tuple[socket.AddressFamily, str | tuple[str, int]]
 type OpeningFor = Callable[[socket.socket], TunnelOpening]
 
 DEFAULT_LIMIT = 1024  # clients at once
-PATIENCE_S = 1.0  # for an upstream that is restarting
 CHUNK = 64 * 1024  # most bytes read at once, and held in each direction of a connection
 
 _READ = selectors.EVENT_READ
@@ -271,7 +270,7 @@ class _Connection:
         place = target.places[self._dials % len(target.places)]
         self._dials += 1
         try:
-            upstream = target.open(place[0])
+            upstream = prepared(target.open(place[0]))
         except OSError as error:
             self._give_up(error.errno or errno.EIO)
             return
@@ -555,34 +554,6 @@ def _self_connected(upstream: socket.socket) -> int:
         return errno.ECONNREFUSED if upstream.getsockname() == upstream.getpeername() else 0
     except OSError as error:
         return error.errno or errno.EIO
-
-
-class RelayTarget:
-    """The address that every connection goes to: a Unix socket or a TCP address."""
-
-    is_proxy = True  # whether it is for clients of HTTP and SOCKS, which are told what is wrong
-
-    def __init__(
-        self,
-        name: str,
-        family: socket.AddressFamily,
-        address: str | tuple[str, int],
-        *,
-        patience_s: float = PATIENCE_S,
-    ) -> None:
-        self.name = name
-        self.family = family
-        self.address = address
-        self.patience_s = patience_s
-
-    @property
-    def places(self) -> "tuple[Place, ...]":
-        """Where it may be, tried in turn."""
-        return ((self.family, self.address),)
-
-    def open(self, family: socket.AddressFamily) -> socket.socket:
-        """Return a non-blocking socket of a family."""
-        return prepared(socket.socket(family, socket.SOCK_STREAM))
 
 
 def _words_of(problem: int | None) -> str:

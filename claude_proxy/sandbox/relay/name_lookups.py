@@ -12,12 +12,11 @@ from contextlib import suppress
 from selectors import EVENT_READ
 
 from claude_proxy.sandbox.relay.bridge import Loop, Timer
+from claude_proxy.sandbox.relay.lookup_report import ASK
 from claude_proxy.system.socket_owner import program_with_port
 from claude_proxy.wire import name_query
 
 NAMES_LIMIT = 100  # that are kept; others are only counted
-ASK = b"names?"
-REPORT_LIMIT = 64 * 1024
 
 _AT_ONCE = 32  # datagrams, or clients over TCP, before others have a turn
 _STREAMS_LIMIT = 16
@@ -49,19 +48,6 @@ class LookedUp:
         return max(self._by_type.values())
 
 
-def parse_report(report: bytes) -> tuple[int, list[tuple[str, int, str]]]:
-    """Return the queries for names beyond the limit, and each name, its lookups and a program.
-
-    Raises ValueError if a report is incomplete.
-    """
-    others, *lines = report.decode("utf-8", "replace").split("\n")
-    found = []
-    for line in lines:
-        times, name, program = line.split(" ", 2)
-        found.append((name, int(times), program))
-    return int(others), found
-
-
 class NameLookups:
     """The listener, on a UDP and a TCP socket, and the channel on which the launcher asks."""
 
@@ -85,7 +71,7 @@ class NameLookups:
         loop.watch(self._channel.fileno(), 0, EVENT_READ, lambda _: self._on_channel(loop))
 
     def report(self) -> bytes:
-        """Return what was noted, as `parse_report` reads it."""
+        """Return what was noted, as `lookup_report.parse_report` reads it."""
         lines = [f"{seen.times} {name} {seen.program}" for name, seen in self.names.items()]
         return "\n".join((str(self.others), *lines)).encode("utf-8", "replace")
 

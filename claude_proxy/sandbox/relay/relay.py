@@ -19,7 +19,8 @@ if not __package__:  # run by its path: add the package's directory, after the s
     sys.path.append(os.path.abspath(os.path.join(os.path.dirname(__file__), *[os.pardir] * 3)))  # noqa: PTH100, PTH118, PTH120
 
 from claude_proxy.errors import ClaudeProxyError, ConfigError
-from claude_proxy.sandbox.relay.bridge import DEFAULT_LIMIT, Bridge, RelayTarget
+from claude_proxy.sandbox.relay.bridge import DEFAULT_LIMIT, Bridge
+from claude_proxy.sandbox.relay.relay_target import RelayTarget
 from claude_proxy.sandbox.relay.tunnel_opening import TunnelOpening
 
 type TcpAddress = tuple[str, int]

@@ -11,7 +11,7 @@ import pytest
 from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.sandbox import own_programs
 from claude_proxy.sandbox.bubblewrap import seccomp
-from claude_proxy.sandbox.bubblewrap.bwrap import Bubblewrap, resets_signals
+from claude_proxy.sandbox.bubblewrap.bwrap import Bubblewrap, HeldStart, resets_signals
 from claude_proxy.sandbox.plan.model import SandboxPlan
 from tests.sandbox.boxes import Box
 
@@ -45,6 +45,29 @@ def test_a_sandbox_that_is_closed_before_its_release_runs_nothing(box: Box) -> N
         pass
 
     assert list(box.project.iterdir()) == []
+
+
+def test_a_start_that_is_held_and_never_used_leaves_no_process_and_no_descriptor() -> None:
+    before = sorted(Path("/proc/self/fd").iterdir())
+
+    with HeldStart() as held:
+        assert held.watchdog.process.poll() is None
+
+    assert held.watchdog.process.returncode == 0
+    assert sorted(Path("/proc/self/fd").iterdir()) == before
+
+
+def test_a_start_that_was_held_before_is_used_and_left_to_the_sandbox(box: Box) -> None:
+    planned = a_plan(box, "echo started")
+
+    with HeldStart() as held:
+        with Bubblewrap.start(planned, seccomp.program(), QUIET, held=held) as sandbox:
+            assert sandbox.watchdog is held.watchdog
+            sandbox.release()
+            out, _ = sandbox.process.communicate(timeout=60)
+        assert held.watchdog.process.returncode == 0
+
+    assert out == b"started\n"
 
 
 def test_a_sandbox_that_is_ended_ends_with_all_its_processes(box: Box) -> None:

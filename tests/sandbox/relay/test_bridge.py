@@ -17,7 +17,8 @@ from typing import Self
 import pytest
 
 from claude_proxy.sandbox.relay import bridge as bridge_module
-from claude_proxy.sandbox.relay.bridge import CHUNK, Bridge, RelayTarget
+from claude_proxy.sandbox.relay.bridge import CHUNK, Bridge
+from claude_proxy.sandbox.relay.relay_target import RelayTarget
 from claude_proxy.sandbox.relay.tunnel_opening import TunnelOpening
 from tests.support.waiting import until
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from claude_proxy.sandbox.relay.bridge import Bridge, RelayTarget
+from claude_proxy.sandbox.relay.bridge import Bridge
+from claude_proxy.sandbox.relay.relay_target import RelayTarget
 
 _RESET = struct.pack("ii", 1, 0)
 _WAIT = {errno.EAGAIN, errno.EWOULDBLOCK}

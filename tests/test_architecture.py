@@ -52,6 +52,7 @@ ARGUED_IMPORTS = {
     ("policy.credentials.escapes", "html.entities"),
     # Files that are part of the program, as its code is.
     ("server.service.template_files", "importlib"),
+    ("sandbox.container.files.scripts_text", "importlib"),
     # Reads or writes text that is handed to it.
     ("config.allowlist.edit", "yaml"),
     ("config.bw_claude.reader", "tomllib"),
@@ -60,6 +61,7 @@ ARGUED_IMPORTS = {
     ("config.strict_yaml.fields", "yaml"),
     ("config.strict_yaml.nodes", "yaml"),
     ("server.service.launchd", "plistlib"),
+    ("sandbox.container.files.yaml_text", "yaml"),
 }
 # Rooms and modules that do no I/O, tell no time, log nothing and know no mitmproxy. A path is a
 # value as long as nothing is opened: these may import pathlib, and the effects below are refused.
@@ -102,6 +104,7 @@ PURE = (
     "server.service.systemd",
     "server.service.template_files",
     "sandbox.bubblewrap.mountinfo",
+    "sandbox.container.files",
     "sandbox.git.ref_moves",
     "sandbox.git.ref_names",
     "sandbox.macos.seatbelt",

@@ -43,6 +43,7 @@ EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE, as above
 COMMANDS = {
     "serve": "Run the proxy (the default command).",
     "run": "Run a command in a sandbox whose only network is the proxy.",
+    "container": "Run a command in a container whose only network is the proxy.",
     "agree": "Show what a project's .claude-proxy.yaml restricts, and agree to it.",
     "gateway": "Run an endpoint of the Anthropic API that holds the key.",
     "config": "Show the settings in force, or check the configuration files.",

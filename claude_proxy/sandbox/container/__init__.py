@@ -1,0 +1,1 @@
+"""Containers: runs whose wall is a container engine's."""

@@ -1,0 +1,41 @@
+"""Each kind of files is what was reviewed.
+
+The files below golden/ are what `claude-proxy container init KIND golden/CASE OPTIONS` writes.
+"""
+
+from pathlib import Path
+
+import pytest
+
+from claude_proxy.cli.main import main
+from claude_proxy.sandbox.container.files.model import FileKind
+from claude_proxy.sandbox.container.files.rendering import KINDS
+
+GOLDEN = Path(__file__).with_name("golden")
+CASES: dict[str, tuple[str, ...]] = {
+    "github-action": ("github-action",),
+}
+
+
+def files_in(directory: Path) -> dict[str, str]:
+    paths = [path for path in directory.rglob("*") if path.is_file()]
+    return {str(path.relative_to(directory)): path.read_text("utf-8") for path in paths}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_files_are_those_that_were_reviewed(case: str, tmp_path: Path) -> None:
+    place = tmp_path / case
+    place.mkdir()
+
+    assert main(["container", "init", CASES[case][0], str(place), *CASES[case][1:]]) == 0
+
+    assert files_in(place) == files_in(GOLDEN / case)
+
+
+def test_every_kind_has_a_case() -> None:
+    assert {words[0] for words in CASES.values()} == {kind.value for kind in KINDS}
+    assert set(KINDS) <= set(FileKind)
+
+
+def test_every_reviewed_file_has_a_case() -> None:
+    assert {path.name for path in GOLDEN.iterdir()} == set(CASES)

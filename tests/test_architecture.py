@@ -126,8 +126,11 @@ ARGUED_READS = {
     ("sandbox.git.periodic", "sys.argv"),
     ("sandbox.bubblewrap.unix_sockets", "sys.argv"),
     ("sandbox.stream_pump", "sys.argv"),
+    ("sandbox.container.container_init", "sys.argv"),
+    ("sandbox.container.namespace_holder", "sys.argv"),
     # The user's environment is what a run is made of.
     ("sandbox.commit_bringer", "os.environ"),
+    ("sandbox.container.lent_python", "os.environ"),
     ("sandbox.helper_processes", "os.environ"),
     ("sandbox.run_directory", "os.environ"),
     ("sandbox.run_clone", "os.environ"),

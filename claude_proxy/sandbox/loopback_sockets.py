@@ -20,16 +20,24 @@ def listening(port: int) -> socket.socket:
     """Return a socket that listens on TCP; raises OSError, as all here."""
     # asyncio switches Nagle's algorithm off only if the protocol is named.
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    _bind(sock, port)
-    sock.listen(_BACKLOG)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        _bind(sock, port)
+        sock.listen(_BACKLOG)
+    except BaseException:
+        sock.close()
+        raise
     return sock
 
 
 def receiving(port: int) -> socket.socket:
     """Return a socket that receives datagrams."""
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    _bind(sock, port)
+    try:
+        _bind(sock, port)
+    except BaseException:
+        sock.close()
+        raise
     return sock
 
 

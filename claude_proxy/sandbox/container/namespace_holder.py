@@ -2,9 +2,9 @@
 
 It is the first process of a container that only waits, and whose network namespace the workload
 joins. It connects to the keeper outside, makes sockets on request, and hands them over: a socket
-belongs to the namespace in which it was made, whichever process has it. It keeps none and reads nothing that
-comes through them. Law kept: fail closed: when the keeper is gone, it ends, and what is left of the
-network is a loopback interface with nothing on it.
+belongs to the namespace in which it was made, whichever process has it. It keeps none, and reads
+nothing that comes through them. Law kept: fail closed: when the keeper is gone, it ends, and what
+is left of the network is a loopback interface with nothing on it.
 
 It runs with the host's Python, lent read-only, so it imports only what loads in milliseconds.
 """

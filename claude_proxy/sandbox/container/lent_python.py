@@ -209,7 +209,7 @@ _LISTED = re.compile(r"^\s*([^/\s]+) => (/.+) \(0x[0-9a-f]+\)$", re.MULTILINE)
 
 def _libraries(loader: str, programs: Sequence[Path]) -> dict[str, Path]:
     """Return the shared libraries of programs, by the names under which they are looked for."""
-    found = {}
+    found: dict[str, Path] = {}
     for program in programs:
         listed = subprocess.run(  # noqa: S603 - no shell
             [loader, "--list", str(program)],

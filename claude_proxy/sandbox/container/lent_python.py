@@ -68,14 +68,10 @@ class LentPython:
 
     def words(self, program: str, *arguments: str) -> tuple[str, ...]:
         """Return the command line of one of our programs in a container."""
-        inside = INSIDE / "bin" / f"python{self.version}"
-        start = (str(inside),)
+        start = [str(INSIDE / "bin" / f"python{self.version}")]
         if self.has_loader:
             libraries = str(INSIDE / _LIBRARIES)
-            start = (
-                *(str(INSIDE / _LOADER), "--inhibit-cache", "--library-path", libraries),
-                str(inside),
-            )
+            start[:0] = [str(INSIDE / _LOADER), "--inhibit-cache", "--library-path", libraries]
         path = "/".join(_PROGRAMS[program].split("."))
         return (
             *(*start, "-I", "-S", "-B", "-X", "utf8"),

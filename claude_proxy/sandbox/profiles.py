@@ -47,10 +47,22 @@ def of_command(command: str, user_directory: Path) -> str:
     """Return the name of the profile that lists COMMAND, or of the default profile."""
     program = PurePosixPath(command).name
     found = [
-        name for name in names(user_directory) if program in load(name, user_directory).commands
+        name
+        for name in names(user_directory)
+        if _may_list(name, program, user_directory)
+        and program in load(name, user_directory).commands
     ]
     # The user's own come last in the list, and take precedence.
     return found[-1] if found else DEFAULT
+
+
+def _may_list(name: str, program: str, user_directory: Path) -> bool:
+    """Tell whether a profile is to be parsed, which takes a millisecond, to look for a program."""
+    return (
+        name not in SHIPPED
+        or program in _shipped_text(name)
+        or (user_directory / f"{name}.yaml").exists()
+    )
 
 
 def load(name: str, user_directory: Path) -> Profile:
@@ -108,9 +120,13 @@ def _unknown(name: str, user_directory: Path, trail: tuple[str, ...]) -> ConfigE
 
 @cache
 def _shipped(name: str) -> Mapping[str, Any]:
-    """Return what a shipped profile says; each is looked at for its commands, and then used."""
-    text = packaged_text("claude_proxy.sandbox", f"profiles/{name}.yaml")
-    return parse_profile(text, f"the shipped profile {name}")
+    """Return what a shipped profile says; it is looked at for its commands, and then used."""
+    return parse_profile(_shipped_text(name), f"the shipped profile {name}")
+
+
+@cache
+def _shipped_text(name: str) -> str:
+    return packaged_text("claude_proxy.sandbox", f"profiles/{name}.yaml")
 
 
 def _read_own(path: Path) -> str:

@@ -285,6 +285,8 @@ def _run(sandbox: Sandbox, run_spec: RunSpec, say: Reporter) -> int:
             f"learning: hosts are written into {learn[1]}; to use them, write in a policy: "
             f"{usage_of(learn[1], run_spec.settings.confdir)}"
         )
+    for relay in sandbox.helpers:
+        relay.close_lifeline()  # they end while the end is recorded
     with contextlib.suppress(ClaudeProxyError):  # the exit code of COMMAND must not be lost
         ended = f"run {sandbox.name}: exit code {code}"
         _record(

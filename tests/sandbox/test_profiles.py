@@ -38,6 +38,18 @@ def test_every_shipped_profile_can_be_read(name: str, own: Path) -> None:
 
 
 @pytest.mark.parametrize("name", profiles.SHIPPED)
+def test_every_command_of_a_shipped_profile_finds_it_by_its_text(name: str, own: Path) -> None:
+    assert {of_command(command, own) for command in load(name, own).commands} <= {name}
+
+
+def test_a_users_profile_of_a_shipped_name_is_found_by_its_own_commands(own: Path) -> None:
+    (own / "gemini.yaml").write_text("extends: gemini\ncommands: [no-such-tool]\n")
+
+    assert of_command("/usr/bin/no-such-tool", own) == "gemini"
+    assert of_command("gemini", own) == profiles.DEFAULT
+
+
+@pytest.mark.parametrize("name", profiles.SHIPPED)
 def test_no_shipped_profile_opens_the_users_own_files(name: str, own: Path) -> None:
     assert load(name, own).home_write == ()
 

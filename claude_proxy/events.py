@@ -11,6 +11,8 @@ from claude_proxy.deferred.data_classes import dataclass
 
 # The scheme of a tunnel that is passed through without interception: its content is unknown.
 PASSTHROUGH_SCHEME = "tls"
+# The scheme of a tunnel in which any protocol may be spoken.
+TCP_SCHEME = "tcp"
 
 
 class Phase(StrEnum):
@@ -35,7 +37,8 @@ class DecisionMade(NamedTuple):  # two for each request: a frozen dataclass take
     client: str  # "127.0.0.1:55555"
     listener: str  # the name of the listener that accepted it
     phase: Phase
-    scheme: str  # "https", "http", PASSTHROUGH_SCHEME, or "" while it is unknown
+    # "https", "http", PASSTHROUGH_SCHEME, TCP_SCHEME, or "" while it is unknown.
+    scheme: str
     target: str  # "example.com:443", or the unreadable target as sent
     method: str  # "" outside HTTP
     path: str  # the query only if the owner wants it recorded; "" outside HTTP

@@ -11,11 +11,12 @@ from typing import NamedTuple
 
 from claude_proxy.audit.escape import escape_field
 from claude_proxy.deferred.data_classes import dataclass
-from claude_proxy.events import DecisionMade, Phase
+from claude_proxy.events import TCP_SCHEME, DecisionMade, Phase
 from claude_proxy.policy.advice import Advice, DeniedAttempt, advice_for
 from claude_proxy.policy.git_push import PUSH_QUERY, push_path
 from claude_proxy.policy.reason import Reason
 from claude_proxy.policy.request import Scheme
+from claude_proxy.policy.rules import RawScheme, RuleScheme
 from claude_proxy.system.own_addresses import is_known_to_be_own
 from claude_proxy.wire.address import Address
 from claude_proxy.wire.authority import Authority
@@ -212,7 +213,9 @@ def _address_of(text: str | None) -> Address | None:
         return None
 
 
-def _scheme_of(row: DeniedRow) -> Scheme:
+def _scheme_of(row: DeniedRow) -> RuleScheme:
+    if row.scheme == TCP_SCHEME:
+        return RawScheme.TCP
     if row.scheme == "http" or (not row.scheme and row.target.endswith(f":{_PLAIN_PORT}")):
         return Scheme.HTTP
     return Scheme.HTTPS

@@ -22,7 +22,14 @@ from claude_proxy.config.allowlist.edit import AllowEntry, EditError, with_entri
 from claude_proxy.config.file_states import PRESETS
 from claude_proxy.config.settings import Learn
 from claude_proxy.errors import ConfigError
-from claude_proxy.events import PASSTHROUGH_SCHEME, DecisionMade, Event, OutcomeSeen, Phase
+from claude_proxy.events import (
+    PASSTHROUGH_SCHEME,
+    TCP_SCHEME,
+    DecisionMade,
+    Event,
+    OutcomeSeen,
+    Phase,
+)
 from claude_proxy.policy.patterns import HostPattern, PatternError
 from claude_proxy.policy.reason import Reason
 from claude_proxy.policy.request import Scheme
@@ -67,6 +74,8 @@ class Hosts:
     def take(self, event: Event) -> bool:
         """Process an event; return whether something new was learned."""
         if isinstance(event, DecisionMade):
+            if event.scheme == TCP_SCHEME:
+                return False  # an owner names it, or nobody
             if self._denials and not event.allowed and event.reason in _OF_THE_HOST:
                 return self._add(event.target, event.scheme)
             # An intercepted tunnel does not count yet; its requests do.

@@ -20,6 +20,7 @@ from typing import Protocol, override
 
 from claude_proxy.audit.escape import escape_field, escape_text, storable
 from claude_proxy.audit.state import (
+    UNSEEN,
     State,
     is_passed_through,
     is_shown,
@@ -27,11 +28,11 @@ from claude_proxy.audit.state import (
     reason_of,
     state_of,
     state_of_outcome,
+    unseen_word,
 )
 from claude_proxy.config.settings import LogFormat, Verbosity
 from claude_proxy.errors import ConfigError
 from claude_proxy.events import (
-    PASSTHROUGH_SCHEME,
     DecisionMade,
     Event,
     Notice,
@@ -335,7 +336,8 @@ def decision_line(event: DecisionMade) -> str:
     """Return `event` as the console shows it: "Denied: GET https://example.com/ (no-rule)"."""
     if not event.allowed:
         return f"Denied: {subject_of(event)} ({escape_field(event.reason)})"
-    return f"Allowed: {subject_of(event)}{' (passthrough)' if is_passed_through(event) else ''}"
+    note = f" ({unseen_word(event)})" if is_passed_through(event) else ""
+    return f"Allowed: {subject_of(event)}{note}"
 
 
 def end_line(event: DecisionMade, outcome: OutcomeSeen) -> str:
@@ -360,7 +362,7 @@ def method_and_place(event: DecisionMade) -> tuple[str, str]:
     is_known = event.method and event.target + event.path
     if event.phase in _REQUESTS and not is_known:  # the request could not be read
         return "request", escape_field(event.target or event.client)
-    if event.method in _TUNNELS or event.scheme in {"", PASSTHROUGH_SCHEME}:
+    if event.method in _TUNNELS or event.scheme in {"", *UNSEEN}:
         return escape_field(event.method) or "CONNECT", escape_field(event.target + event.path)
     default_port = ":443" if event.scheme == "https" else ":80"
     # RFC 9110 section 4.2: the URL of "OPTIONS *" has no path.

@@ -7,7 +7,7 @@ and one that was allowed and came to nothing has failed, with the reason in each
 from enum import StrEnum
 from typing import Final
 
-from claude_proxy.events import PASSTHROUGH_SCHEME, DecisionMade, OutcomeSeen, Phase
+from claude_proxy.events import PASSTHROUGH_SCHEME, TCP_SCHEME, DecisionMade, OutcomeSeen, Phase
 from claude_proxy.policy.reason import Reason
 
 
@@ -23,7 +23,10 @@ class State(StrEnum):
 _DENIALS: Final = frozenset(reason.value for reason in Reason) - {Reason.RULE_MATCHED.value}
 # A tunnel that its client opens and gives up unused: browsers do so all the time.
 GIVEN_UP: Final = "client-closed"
+# The schemes of tunnels whose content is never inspected.
+UNSEEN: Final = frozenset({PASSTHROUGH_SCHEME, TCP_SCHEME})
 
+_UNSEEN_LIST: Final = ", ".join(f"'{scheme}'" for scheme in sorted(UNSEEN))
 _IN_LIST: Final = ", ".join(f"'{reason}'" for reason in sorted(_DENIALS))
 # The same in SQL, over the decision `d` and its outcome `o`.
 IS_DENIED: Final = f"(NOT d.allowed OR coalesce(o.error, '') IN ({_IN_LIST}))"
@@ -33,12 +36,12 @@ IS_SUPERSEDED: Final = (
     "(d.allowed AND EXISTS (SELECT 1 FROM decision later WHERE later.attempt = d.id))"
 )
 IS_FAILED_STEP: Final = (
-    f"(d.allowed AND d.phase = '{Phase.CONNECT.value}' AND d.scheme <> '{PASSTHROUGH_SCHEME}'"
+    f"(d.allowed AND d.phase = '{Phase.CONNECT.value}' AND d.scheme NOT IN ({_UNSEEN_LIST})"
     f" AND coalesce(o.error, '{GIVEN_UP}') <> '{GIVEN_UP}')"
 )
 IS_SHOWN: Final = (
     f"((NOT d.allowed OR d.phase = '{Phase.REQUEST.value}' OR {IS_FAILED_STEP}"
-    f" OR (d.phase = '{Phase.CONNECT.value}' AND d.scheme = '{PASSTHROUGH_SCHEME}'))"
+    f" OR (d.phase = '{Phase.CONNECT.value}' AND d.scheme IN ({_UNSEEN_LIST})))"
     f" AND NOT {IS_SUPERSEDED})"
 )
 
@@ -78,4 +81,9 @@ def is_shown_failure(event: DecisionMade, outcome: OutcomeSeen) -> bool:
 
 def is_passed_through(event: DecisionMade) -> bool:
     """Return whether `event` allows a tunnel whose content is never inspected."""
-    return event.allowed and event.phase is Phase.CONNECT and event.scheme == PASSTHROUGH_SCHEME
+    return event.allowed and event.phase is Phase.CONNECT and event.scheme in UNSEEN
+
+
+def unseen_word(event: DecisionMade) -> str:
+    """Return what to call a tunnel whose content is never inspected."""
+    return "tcp" if event.scheme == TCP_SCHEME else "passthrough"

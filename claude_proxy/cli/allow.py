@@ -33,6 +33,7 @@ Examples:
   claude-proxy allow https://api.example.com/v1/items --method GET
   claude-proxy allow api.github.com --method POST --path /graphql
   claude-proxy allow git.corp.example --address 10.1.2.3
+  claude-proxy allow tcp://db.corp.example:5432
   claude-proxy allow --preset npm
   claude-proxy allow --remove docs.python.org
   claude-proxy allow --dry-run docs.python.org
@@ -94,8 +95,8 @@ def command(
     """Add hosts to the allowlist, or remove them.
 
     HOST is written as in the file, with a port or a scheme where they are not 443 and https. Of a
-    URL with a path, only that path is allowed. If you have no list of your own yet, it starts as a
-    copy of the shipped one.
+    URL with a path, only that path is allowed; tcp://HOST:PORT allows bytes of any protocol. If you
+    have no list of your own yet, it starts as a copy of the shipped one.
     """
     if not hosts and not presets:
         verb = "remove" if remove else "allow"

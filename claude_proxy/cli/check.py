@@ -42,6 +42,7 @@ Examples:
   claude-proxy check https://github.com/anthropics/claude-code
   claude-proxy check --method POST https://api.example.com/v1/items
   claude-proxy check git.corp.example:8443       only the tunnel
+  claude-proxy check tcp://db.corp.example:5432
   claude-proxy check git@github.com:anthropics/claude-code.git
   claude-proxy check --look-up https://git.corp.example/
   claude-proxy check --policy shell https://github.com/
@@ -269,7 +270,8 @@ def _lines(
 def _spoken_inside(connect: Decision) -> str:
     """Say what a client may speak in an open tunnel."""
     if connect.raw:
-        return "any protocol but plain HTTP; TLS must name the host"
+        tls = "TLS must name the host" if connect.secure else "TLS is denied"
+        return f"any protocol but HTTP; {tls}"
     spoken = ["TLS"] * connect.secure + ["plain HTTP"] * connect.plain
     return f"{' or '.join(spoken)}, and nothing else"
 

@@ -21,7 +21,7 @@ from claude_proxy.policy.decision import Decision
 from claude_proxy.policy.policy import AddressOwner, Policy
 from claude_proxy.policy.reason import Reason
 from claude_proxy.policy.request import Request, Scheme
-from claude_proxy.policy.rules import Rule, Tls
+from claude_proxy.policy.rules import RawScheme, Rule, Tls
 from claude_proxy.system.own_addresses import is_known_to_be_own
 from claude_proxy.wire.address import Address
 
@@ -84,21 +84,28 @@ def findings_of(
         owner = AddressOwner.THIS_MACHINE if is_own else AddressOwner.OTHER
         verdict = policy.decide_address(question.target, address, owner)
         if not verdict.allowed:
-            advice = advice_of(question, method, verdict, address)
+            raw = policy.decide_connect(question.target).raw
+            advice = advice_of(question, method, verdict, address, raw=raw)
             return Findings(found.project, address, verdict, advice)
     return found
 
 
 def advice_of(
-    question: Question, method: str, decision: Decision, address: Address | None = None
+    question: Question,
+    method: str,
+    decision: Decision,
+    address: Address | None = None,
+    *,
+    raw: bool = False,
 ) -> Advice:
-    """Return what would allow just what is asked."""
+    """Return what would allow just what is asked; `raw` says that the tunnel is one of tcp."""
     dialled = question.target.address if question.target.address is not None else address
     is_own = dialled is not None and is_known_to_be_own(dialled)
     if question.scheme is None:
-        for_want_of_an_entry = question.raw and decision.reason in _BY_ALLOWING
-        reason = Reason.NOT_TLS if for_want_of_an_entry else decision.reason
-        return advice_for(DeniedAttempt(reason, question.target, address=address, is_own=is_own))
+        scheme = RawScheme.TCP if raw or question.raw else Scheme.HTTPS
+        return advice_for(
+            DeniedAttempt(decision.reason, question.target, scheme, address=address, is_own=is_own)
+        )
     return advice_for(
         DeniedAttempt(
             decision.reason,

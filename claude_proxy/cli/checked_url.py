@@ -14,6 +14,7 @@ from claude_proxy.deferred.patterns import lazy_pattern
 from claude_proxy.errors import ConfigError
 from claude_proxy.policy.patterns import PatternError
 from claude_proxy.policy.request import Scheme
+from claude_proxy.policy.rules import RawScheme
 from claude_proxy.wire.authority import Authority, normalise_host
 
 # A WebSocket begins as a GET, and its clients open a tunnel even for ws:// (RFC 6455, 4.1).
@@ -75,7 +76,18 @@ def question_of(url: str) -> Question:
 
 
 def _other_protocol(url: str) -> Question | None:
-    """Return the tunnel that a client of SSH or git's own protocol would need; None for URLs."""
+    """Return the tunnel that a client of another protocol would need; None for URLs of HTTP."""
+    try:
+        raw = pasted.raw_address(url)
+    except PatternError as error:
+        raise _unusable(url, error.what, fix=error.fix) from error
+    if raw is not None:
+        try:
+            target = Authority.of(*raw)
+        except ValueError as error:
+            raise _unusable(f"tcp://{raw[0]}:{raw[1]}", str(error)) from error
+        # Not as it was written: there may be a password in it.
+        return Question(f"tcp://{target}", target, None, tunnel=True, path="", raw=True)
     try:
         found = pasted.parse(url)
     except PatternError:
@@ -105,7 +117,7 @@ def _target_of(url: str, text: str, port: int) -> Authority:
 
 
 def _unknown_scheme(url: str, name: str) -> ConfigError:
-    known = ", ".join(f"{each}://" for each in _SCHEMES)
+    known = ", ".join(f"{each}://" for each in (*_SCHEMES, RawScheme.TCP.value))
     return _unusable(url, f"the scheme {name} is not known", fix=f"begin it with one of {known}")
 
 

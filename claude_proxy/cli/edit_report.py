@@ -16,7 +16,7 @@ from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.policy import coverage
 from claude_proxy.policy.methods import METHODS
 from claude_proxy.policy.policy import Policy
-from claude_proxy.policy.rules import Rule
+from claude_proxy.policy.rules import RawScheme, Rule
 
 _SHOWN = 3  # rules that an entry widens
 
@@ -145,6 +145,8 @@ def permitted(rule: Rule) -> str:
 
 
 def _requests(rule: Rule) -> str:
+    if rule.scheme is RawScheme.TCP:
+        return "every byte of any protocol to"
     if not rule.limited:
         return "every request to"
     paths = "" if rule.paths is None else ", ".join(glob.text for glob in rule.paths)

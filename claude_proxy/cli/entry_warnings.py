@@ -98,15 +98,16 @@ def of_authority(hosts: Iterable[str], confdir: Path) -> Iterator[str]:
 
 def is_signed(rule: Rule) -> bool:
     """Return whether clients see a certificate of our CA where a rule applies."""
-    return rule.scheme is not Scheme.HTTP and rule.tls is Tls.INTERCEPT
+    return rule.scheme in {None, Scheme.HTTPS} and rule.tls is Tls.INTERCEPT
 
 
 def places(rule: Rule) -> Iterator[str]:
     """Yield where a rule leads, as `claude-proxy allow` takes it: "https://api.github.com"."""
     scheme = rule.scheme or Scheme.HTTPS
     host = f"[{rule.name}]" if ":" in rule.name and "/" not in rule.name else rule.name
-    for port in sorted(rule.ports or {DEFAULT_PORTS[scheme]}):
-        yield f"{scheme}://{host}" + ("" if port == DEFAULT_PORTS[scheme] else f":{port}")
+    usual = DEFAULT_PORTS.get(scheme)
+    for port in sorted(rule.ports or ([] if usual is None else [usual])):
+        yield f"{scheme}://{host}" + ("" if port == usual else f":{port}")
 
 
 def of_addresses(

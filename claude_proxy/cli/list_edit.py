@@ -154,7 +154,8 @@ def _as_limited(entry: Entry, policy: Policy) -> Iterator[Entry]:
 def is_about(rule: Rule, plain: Rule) -> bool:
     """Return whether a rule covers the host, port and scheme of another, whatever its limits."""
     ports = rule.ports is None or plain.ports is None or plain.ports <= rule.ports
-    return ports and rule.scheme in {None, plain.scheme} and rule.pattern.includes(plain.pattern)
+    same = coverage.includes_scheme(rule, plain)
+    return ports and same and rule.pattern.includes(plain.pattern)
 
 
 def _limits_api(entry: PresetEntry, policy: Policy, edited: EditedList) -> bool:

@@ -14,7 +14,7 @@ import click
 from claude_proxy.audit.escape import escape_field, escape_text
 from claude_proxy.audit.queries import LogEntry, LoggedAttempt
 from claude_proxy.audit.sinks import method_and_place, usage_text
-from claude_proxy.audit.state import State, is_passed_through, reason_of
+from claude_proxy.audit.state import State, is_passed_through, reason_of, unseen_word
 from claude_proxy.cli.short_figures import UNKNOWN, duration_of, local_clock, local_time, size_of
 from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.events import DecisionMade, Notice, OutcomeSeen
@@ -180,7 +180,7 @@ def _cells_of(attempt: LoggedAttempt) -> dict[str, str]:
 def _reason_cell(attempt: LoggedAttempt) -> str:
     decision = attempt.decision
     if attempt.state is State.ALLOWED and is_passed_through(decision):
-        return "passthrough"
+        return unseen_word(decision)
     times = f" ×{decision.count:,}" if decision.count > 1 else ""
     return escape_field(reason_of(decision, attempt.outcome)) + times
 

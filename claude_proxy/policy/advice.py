@@ -12,13 +12,15 @@ from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.policy.git_push import push_path
 from claude_proxy.policy.methods import METHODS
 from claude_proxy.policy.patterns import HostPattern, PathGlob, PatternError
+from claude_proxy.policy.raw_ports import RAW_PORTS
 from claude_proxy.policy.reason import Reason
 from claude_proxy.policy.request import Scheme
+from claude_proxy.policy.rules import WEB_PORTS, RawScheme, RuleScheme
 from claude_proxy.wire.address import Address, AddressKind, kind_of
 from claude_proxy.wire.authority import Authority, text_of
 
 _PROGRAM = ("claude-proxy", "allow")
-_USUAL_PORTS = {Scheme.HTTPS: 443, Scheme.HTTP: 80}
+_USUAL_PORTS: dict[RuleScheme, int] = {Scheme.HTTPS: 443, Scheme.HTTP: 80}
 _REMEMBERED = 512  # hosts that are denied again and again
 _LONGEST_PATH = 400  # a command that a person can still read
 _LOOPBACK_NAMES = ("localhost", "localhost.localdomain", "ip6-localhost", "ip6-loopback")
@@ -46,7 +48,6 @@ _OF_TARGET = (
     _OF_HOST | _OF_REQUEST | {Reason.ADDRESS_NOT_ALLOWED, Reason.PROXY_LOOP, Reason.NOT_TLS}
 )
 _TUNNELS = frozenset({"", "CONNECT", "SOCKS"})
-_RAW_PORTS = frozenset({22, 9418})  # of SSH and git's own protocol, in which there is no TLS
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ class DeniedAttempt:
 
     reason: Reason
     target: Authority | None  # None: it was no valid host and port
-    scheme: Scheme = Scheme.HTTPS
+    scheme: RuleScheme = Scheme.HTTPS
     method: str = ""  # "" or CONNECT for a tunnel
     path: str = ""
     query: str = ""
@@ -67,7 +68,7 @@ class DeniedAttempt:
 class Advice:
     """What may be done about a denial."""
 
-    text: str = ""  # a sentence; "": nothing to say beyond the reason
+    text: str = ""  # sentences; "": nothing to say beyond the reason
     arguments: tuple[str, ...] = ()  # of `claude-proxy allow`; empty: no entry helps
 
     def command(self, *options: str) -> str | None:
@@ -95,16 +96,17 @@ def advice_for(attempt: DeniedAttempt) -> Advice:
 def _for_target(attempt: DeniedAttempt, target: Authority) -> Advice:
     if (text := _never_advised(target, attempt.address)) is not None:
         return Advice(text)
-    if _is_raw(attempt, target):
-        return _of_raw(target)
-    host = _entry_of(target, attempt.scheme)
+    scheme = RawScheme.TCP if _is_raw(attempt, target) else attempt.scheme
+    if scheme is RawScheme.TCP and target.port in WEB_PORTS:
+        return NO_ADVICE  # nothing but TLS and HTTP goes there
+    host = _entry_of(target, scheme)
     if host is None:
         return NO_ADVICE
     if attempt.reason in _OF_REQUEST:
         return Advice(arguments=_of_request(host, attempt))
     if attempt.reason is Reason.ADDRESS_NOT_ALLOWED:
         return _of_address(host, target, attempt.address)
-    return Advice(arguments=(host,))
+    return Advice(_of_other_protocol(attempt, target, scheme), (host,))
 
 
 def is_this_machine(target: Authority) -> bool:
@@ -127,36 +129,35 @@ def _never_advised(target: Authority, address: Address | None) -> str | None:
 
 
 def _is_raw(attempt: DeniedAttempt, target: Authority) -> bool:
-    """Return whether what was asked for is neither TLS nor HTTP."""
+    """Return whether what was asked for is neither TLS nor HTTP, as far as that is known."""
     if attempt.reason is Reason.NOT_TLS:
         return True
+    return _is_refused_tunnel(attempt) and target.port in RAW_PORTS
+
+
+def _is_refused_tunnel(attempt: DeniedAttempt) -> bool:
     tunnel = attempt.method in _TUNNELS and attempt.scheme is Scheme.HTTPS
-    return tunnel and attempt.reason in _OF_HOST and target.port in _RAW_PORTS
+    return tunnel and attempt.reason in _OF_HOST
 
 
-def _of_raw(target: Authority) -> Advice:
-    """Return what to say where the entry that `allow` writes would not do."""
-    if target.port in _USUAL_PORTS.values():
-        return NO_ADVICE  # nothing but TLS and HTTP goes there
-    return Advice(
-        "What is neither TLS nor HTTP needs an entry that is written in the allowlist, with its "
-        f"port and passthrough: {{host: {_host_in_yaml(target)}, ports: [{target.port}], "
-        "tls: passthrough}."
-    )
-
-
-def _host_in_yaml(target: Authority) -> str:
-    return f'"{target.host}"' if ":" in target.host else target.host
+def _of_other_protocol(attempt: DeniedAttempt, target: Authority, scheme: RuleScheme) -> str:
+    """Return what to say where it is not known what would have been spoken in a tunnel."""
+    is_sure = scheme is RawScheme.TCP or target.port in WEB_PORTS
+    if is_sure or not _is_refused_tunnel(attempt):
+        return ""
+    entry = shlex.join((*_PROGRAM, f"{RawScheme.TCP.value}://{target}"))
+    return f"If what is spoken there is neither TLS nor HTTP, that takes another line: {entry}"
 
 
 @lru_cache(maxsize=_REMEMBERED)
-def _entry_of(target: Authority, scheme: Scheme) -> str | None:
+def _entry_of(target: Authority, scheme: RuleScheme) -> str | None:
     """Return a target as `claude-proxy allow` takes it; None if a list cannot name it."""
     try:
         HostPattern.parse(target.host)
     except PatternError:
         return None
-    text = str(target).removesuffix(f":{_USUAL_PORTS[scheme]}")
+    usual = _USUAL_PORTS.get(scheme)
+    text = str(target) if usual is None else str(target).removesuffix(f":{usual}")
     return text if scheme is Scheme.HTTPS else f"{scheme.value}://{text}"
 
 

@@ -6,7 +6,7 @@ Where two path globs cannot be compared exactly, neither is said to cover the ot
 from collections.abc import Iterable, Iterator
 
 from claude_proxy.policy.patterns import PathGlob, PatternKind
-from claude_proxy.policy.rules import Rule
+from claude_proxy.policy.rules import RawScheme, Rule
 
 
 def covers(rule: Rule, other: Rule) -> bool:
@@ -34,7 +34,7 @@ def widened(rules: Iterable[Rule], wanted: Rule) -> Iterator[Rule]:
 def denials(rules: Iterable[Rule], wanted: Rule) -> Iterator[Rule]:
     """Yield the deny rules that cover all of `wanted`: they win over it."""
     for rule in rules:
-        anywhere = rule.scheme is None or rule.scheme is wanted.scheme
+        anywhere = rule.scheme in {None, wanted.scheme}
         ports = _includes(rule.ports, wanted.ports)
         if (
             anywhere
@@ -51,14 +51,21 @@ def _same_place(rule: Rule, other: Rule) -> bool:
         return False  # an address that is not public needs a rule of its own
     return (
         rule.pattern.includes(other.pattern)
-        and rule.scheme in {None, other.scheme}
+        and includes_scheme(rule, other)
         and _includes(rule.ports, other.ports)
     )
 
 
+def includes_scheme(rule: Rule, other: Rule) -> bool:
+    """Return whether an allow rule is for the scheme of another; nothing implies tcp."""
+    if rule.scheme is None:
+        return other.scheme is not RawScheme.TCP
+    return rule.scheme is other.scheme
+
+
 def _meet(rule: Rule, wanted: Rule) -> bool:
     ports = rule.ports is None or wanted.ports is None or bool(rule.ports & wanted.ports)
-    return ports and rule.scheme in {None, wanted.scheme} and _meet_hosts(rule, wanted)
+    return ports and includes_scheme(rule, wanted) and _meet_hosts(rule, wanted)
 
 
 def _meet_hosts(rule: Rule, wanted: Rule) -> bool:

@@ -15,13 +15,10 @@ from claude_proxy.policy.decision import (
     tunnel_allowed_by,
 )
 from claude_proxy.policy.git_push import push_path
-from claude_proxy.policy.patterns import GlobMatcher, folded, is_ambiguous
+from claude_proxy.policy.patterns import GlobMatcher, PatternKind, folded, is_ambiguous
 from claude_proxy.policy.reason import Reason
 from claude_proxy.policy.request import Request, Scheme
-from claude_proxy.policy.rules import Rule, Tls
-
-# Where HTTP is spoken, in TLS or not: what is neither has no business there.
-_WEB_PORTS = frozenset({80, 443})
+from claude_proxy.policy.rules import WEB_PORTS, RawScheme, Rule, Tls
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +104,7 @@ def _paths(rule: Rule, spell: Callable[[str], str]) -> tuple[GlobMatcher, ...] |
 class PortRules:
     """The rules for one host and port, with the decision about a tunnel."""
 
-    __slots__ = ("_by_scheme", "_no_rule", "_port", "connect")
+    __slots__ = ("_by_scheme", "_no_rule", "_port", "_tcp", "connect")
 
     def __init__(self, host: "HostRules", port: int) -> None:
         self._port = port  # 0: one that no rule names
@@ -120,6 +117,11 @@ class PortRules:
             )
             for scheme in Scheme
         }
+        # Never implied: a rule for every scheme or every port does not allow it.
+        self._tcp = SchemeRules(
+            [rule for rule in allow if rule.scheme is RawScheme.TCP and rule.ports is not None],
+            [rule for rule in deny if rule.scheme in {None, RawScheme.TCP}],
+        )
         # The reason to deny a scheme without allow rules: the closest rule determines it.
         if allow:
             self._no_rule = denied(Reason.SCHEME_NOT_ALLOWED)
@@ -142,32 +144,46 @@ class PortRules:
 
     def open_rules(self) -> Iterator[Rule]:
         """Yield the allow rules of the schemes that are not denied completely."""
+        if self._is_raw:
+            yield from self._tcp.rules
         for rules in self._by_scheme.values():
             if rules.open:
                 yield from rules.rules
 
-    def whole_denials(self) -> Iterator[Decision]:
-        """Yield the denial of each scheme that is denied completely."""
-        return (rules.denied for rules in self._by_scheme.values() if rules.denied is not None)
+    def whole_denials(self, *, raw: bool) -> Iterator[Decision]:
+        """Yield the denial of each scheme that is denied completely; of tcp only where `raw`."""
+        denials = [rules.denied for rules in self._by_scheme.values()]
+        if raw:
+            denials.append(self._tcp.denied)
+        return (denial for denial in denials if denial is not None)
 
     def _decide_connect(self) -> Decision:
+        tls, plain = self._by_scheme[Scheme.HTTPS], self._by_scheme[Scheme.HTTP]
         rule = next(self.open_rules(), None)
         if rule is None:
-            return next(self.whole_denials(), self._no_rule)
-        tls, plain = self._by_scheme[Scheme.HTTPS], self._by_scheme[Scheme.HTTP]
-        mode, raw = (Tls.INTERCEPT if tls.open else None), False
+            return next(self.whole_denials(raw=bool(self._tcp.rules)), self._no_rule)
+        if self._is_raw:
+            # A denial of https is one of TLS, wherever it is spoken.
+            return tunnel_allowed_by(
+                rule, tls=Tls.PASSTHROUGH, plain=False, secure=tls.denied is None, raw=True
+            )
+        mode = Tls.INTERCEPT if tls.open else None
         if tls.open and not tls.limited:
             unseen = [each for each in tls.rules if each.tls is Tls.PASSTHROUGH]
             if unseen:
                 rule, mode = unseen[0], Tls.PASSTHROUGH
-                raw = not plain.open and any(self._port in (each.ports or ()) for each in unseen)
-        return tunnel_allowed_by(
-            rule,
-            tls=mode,
-            plain=plain.open,
-            secure=tls.open,
-            raw=raw and self._port not in _WEB_PORTS,
-        )
+        return tunnel_allowed_by(rule, tls=mode, plain=plain.open, secure=tls.open)
+
+    @property
+    def _is_raw(self) -> bool:
+        """Whether bytes of any protocol pass: not where they could undo a limit on requests."""
+        tcp, tls, plain = self._tcp, self._by_scheme[Scheme.HTTPS], self._by_scheme[Scheme.HTTP]
+        denied = tcp.limited or tls.limited or plain.limited
+        if not tcp.open or denied or self._port in WEB_PORTS:
+            return False
+        limits = bool(tls.rules) and all(rule.limited for rule in tls.rules)
+        named = any(rule.pattern.kind is not PatternKind.EVERY for rule in plain.rules)
+        return not limits and not named
 
 
 class HostRules:

@@ -116,16 +116,16 @@ class RuleIndex:
             return self._names.find(target.host)
         return self._find_literal(target.address)
 
-    def denied_address(self, target: Authority, address: Address) -> Decision | None:
+    def denied_address(self, target: Authority, address: Address, *, raw: bool) -> Decision | None:
         """Return the denial if `address`, which `target` resolved to, is in a denied network.
 
-        The scheme of the connection is unknown here, so a network that is denied for one scheme is
+        The scheme of a request is unknown here, so a network that is denied for http or https is
         denied for both. It must not be derived from what the target allows: then another allow rule
-        could lead to a denial.
+        could lead to a denial. Only a denial of tcp is for tunnels of a tcp rule alone (`raw`).
         """
         for reading in {address, effective(address)}:
             if (rules := self._networks.find(reading)) is not None:
-                denial = next(rules.at(target.port).whole_denials(), None)
+                denial = next(rules.at(target.port).whole_denials(raw=raw), None)
                 if denial is not None:
                     return denial
         return None

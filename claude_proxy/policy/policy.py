@@ -124,10 +124,27 @@ class Policy:
     def decide_connect(self, target: Authority) -> Decision:
         """Decide whether a tunnel or connection to `target` may be opened at all."""
         rules = self._rules.find(target)
-        return denied(Reason.NO_RULE) if rules is None else rules.at(target.port).connect
+        if rules is None:
+            return denied(Reason.NO_RULE)
+        decision = rules.at(target.port).connect
+        if decision.raw and self._judges_requests(target):
+            return denied(Reason.SCHEME_NOT_ALLOWED, decision.rule)
+        return decision
+
+    def _judges_requests(self, target: Authority) -> bool:
+        """Return whether what is sent to the host is judged, so that no bytes may pass unseen.
+
+        On every port: another service of the host takes the same accounts.
+        """
+        if _bindings_for(target, self.credentials):
+            return True
+        return any(each.narrows and any_covers(each.patterns, target) for each in self.restrictions)
 
     def decide_raw(self, target: Authority) -> Decision:
-        """Decide about bytes that are neither TLS nor HTTP, in a tunnel to `target`."""
+        """Decide about bytes that are neither TLS nor HTTP, in a tunnel to `target`.
+
+        Only a rule with scheme tcp allows them.
+        """
         connect = self.decide_connect(target)
         if not connect.allowed or connect.raw:
             return connect
@@ -179,7 +196,7 @@ class Policy:
         connect = self.decide_connect(target)
         if not connect.allowed:
             return connect
-        if (denial := self._rules.denied_address(target, address)) is not None:
+        if (denial := self._rules.denied_address(target, address, raw=connect.raw)) is not None:
             return denial
         if target.address is not None:
             # A rule covers this literal; otherwise it would have been denied as a target.

@@ -43,6 +43,18 @@ OVERRIDE_HEADERS: frozenset[bytes] = frozenset(
 )
 
 
+class RawScheme(StrEnum):
+    """The scheme of a rule for bytes of any protocol; no request has it."""
+
+    TCP = "tcp"
+
+
+type RuleScheme = Scheme | RawScheme
+
+# Where HTTP is spoken, in TLS or not: what is neither has no business there.
+WEB_PORTS = frozenset({80, 443})
+
+
 class Tls(StrEnum):
     """What happens to TLS inside a tunnel: decrypted and judged, or left alone."""
 
@@ -62,7 +74,7 @@ class Rule:
     """One entry of `allow` or `deny`; None means every value."""
 
     pattern: HostPattern
-    scheme: Scheme | None
+    scheme: RuleScheme | None  # None: http and https, and of a denial tcp as well
     ports: frozenset[int] | None
     methods: frozenset[str] | None
     paths: tuple[PathGlob, ...] | None
@@ -79,6 +91,8 @@ class Rule:
             raise ValueError(f"the rule for {self.name} has a port outside 1-{MAX_PORT}")
         if self.methods is not None and not all(map(_is_method, self.methods)):
             raise ValueError(f"the rule for {self.name} has a method that is not in capitals")
+        if self.scheme is RawScheme.TCP and self.limited:
+            raise ValueError(f"the rule for {self.name} limits requests, and tcp has none")
         if self.tls is Tls.PASSTHROUGH and (self.limited or self.scheme is not Scheme.HTTPS):
             raise ValueError(f"the rule for {self.name} limits requests, which passthrough hides")
 

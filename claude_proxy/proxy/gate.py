@@ -19,6 +19,7 @@ from claude_proxy.config.settings import AuditFailure
 from claude_proxy.errors import AuditError
 from claude_proxy.events import (
     PASSTHROUGH_SCHEME,
+    TCP_SCHEME,
     WARM_UPSTREAM,
     DecisionMade,
     Event,
@@ -228,6 +229,8 @@ class Gate:
         if decision.secure and decision.tls is Tls.INTERCEPT and not self.can_intercept():
             decision = CA_UNUSABLE
         scheme = PASSTHROUGH_SCHEME if decision.tls is Tls.PASSTHROUGH else ""
+        if decision.raw:
+            scheme = TCP_SCHEME
         return self._recorded(
             client_info, Verdict(decision), Phase.CONNECT, target, scheme=scheme, method=method
         )
@@ -253,11 +256,15 @@ class Gate:
         facts = _facts_of(_open_attempt(client_info, target)) | {"scheme": "https"}
         return self._recorded(client_info, Verdict(decision), Phase.HELLO, target, **facts)
 
-    def may_stay_open(self, target: Authority, *, passthrough: bool) -> bool:
-        """Tell whether an open tunnel may stay open; nothing is recorded."""
+    def may_stay_open(self, target: Authority, *, passthrough: bool, raw: bool = False) -> bool:
+        """Tell whether an open tunnel may stay open; nothing is recorded.
+
+        `raw` says that another protocol than TLS and HTTP may be spoken in it.
+        """
         decision = _decided(lambda: self.policy.decide_connect(target))
         # A tunnel that is not intercepted must not outlive the rule that exempts it.
-        return decision.allowed and (not passthrough or decision.tls is Tls.PASSTHROUGH)
+        exempted = not passthrough or decision.tls is Tls.PASSTHROUGH
+        return decision.allowed and exempted and (not raw or decision.raw)
 
     def request_may_stay_open(self, request: Request) -> bool:
         """Tell whether the WebSocket that a request opened may stay open; nothing is recorded."""

@@ -21,7 +21,7 @@ from claude_proxy.config import policy_files
 from claude_proxy.config.allowlist import loader
 from claude_proxy.config.settings import Learn
 from claude_proxy.errors import ConfigError
-from claude_proxy.events import PASSTHROUGH_SCHEME, DecisionMade, OutcomeSeen, Phase
+from claude_proxy.events import PASSTHROUGH_SCHEME, TCP_SCHEME, DecisionMade, OutcomeSeen, Phase
 from claude_proxy.policy.policy import Policy
 from claude_proxy.policy.reason import Reason
 
@@ -489,3 +489,14 @@ def test_the_line_that_uses_it_can_be_used(tmp_path: Path, path: str, line: str)
     own = tmp_path / "allowlist.yaml"
     own.write_text(found)
     assert list(policy_files.load(own).policy.hosts()) == ["a.test"]
+
+
+@pytest.mark.parametrize("learn", list(Learn))
+def test_bytes_of_any_protocol_are_never_learned(learn: Learn) -> None:
+    hosts = Hosts(learn)
+
+    assert not hosts.take(decision(1, "db.test:5432", phase=Phase.CONNECT, scheme=TCP_SCHEME))
+    assert not hosts.take(outcome(1))
+    refused = decision(2, "db.test:5432", scheme=TCP_SCHEME, reason=Reason.ADDRESS_NOT_ALLOWED)
+    assert not hosts.take(refused)
+    assert not hosts.ways

@@ -30,7 +30,7 @@ allow:
     ports: [443, 8443]
   - bücher.example
   - "2001:db8::1"
-  - {host: raw.example.com, ports: [22, 5432], tls: passthrough}
+  - {host: raw.example.com, scheme: tcp, ports: [22, 5432]}
   - {host: ssh.example.com, ports: [22]}
 deny:
   - host: a.example.com
@@ -186,8 +186,8 @@ def test_json_of_a_tunnel_has_no_request(listed: Path, capsys: pytest.CaptureFix
 @pytest.mark.parametrize(
     ("url", "inside"),
     [
-        ("raw.example.com:5432", "any protocol but plain HTTP; TLS must name the host"),
-        ("git@raw.example.com:o/r.git", "any protocol but plain HTTP; TLS must name the host"),
+        ("raw.example.com:5432", "any protocol but HTTP; TLS must name the host"),
+        ("git@raw.example.com:o/r.git", "any protocol but HTTP; TLS must name the host"),
         ("a.example.com:443", "TLS, and nothing else"),
         ("pinned.example.com:443", "TLS, and nothing else"),
         ("plain.example.com:80", "plain HTTP, and nothing else"),

@@ -93,15 +93,14 @@ def test_no_preset_is_named_against_the_restrictions_of_an_api(
 
 @pytest.mark.parametrize("listed", ["[]", "[{host: a.test, ports: [22, 2222]}]"])
 @pytest.mark.parametrize(("url", "port"), [("git@a.test:x/y", 22), ("ssh://a.test:2222/x", 2222)])
-def test_ssh_is_advised_an_entry_that_passes_it_through(
+def test_ssh_is_advised_an_entry_for_tcp(
     capsys: pytest.CaptureFixture[str], confdir: Path, listed: str, url: str, port: int
 ) -> None:
     (confdir / "allowlist.yaml").write_text(f"allow: {listed}\n")
 
     assert main(["check", url]) == 1
     shown = capsys.readouterr().out
-    assert f"{{host: a.test, ports: [{port}], tls: passthrough}}" in shown
-    assert "claude-proxy allow" not in shown
+    assert f"to allow it: claude-proxy allow tcp://a.test:{port}" in shown
 
 
 def test_commands_name_the_configuration_that_was_given(

@@ -6,7 +6,7 @@ import pytest
 
 from claude_proxy.audit.queries import LoggedAttempt
 from claude_proxy.cli.log_table import Look, fold_repeats
-from claude_proxy.events import PASSTHROUGH_SCHEME, Notice, Phase
+from claude_proxy.events import PASSTHROUGH_SCHEME, TCP_SCHEME, Notice, Phase
 from tests.audit.examples import a_decision, a_denial, an_outcome
 
 LONG = a_denial(target="a" * 60 + ".example.com:443", path="/" + "b" * 300, reason="c" * 40)
@@ -23,6 +23,12 @@ def test_a_passthrough_tunnel_says_so() -> None:
     assert " ".join(cells(LoggedAttempt(tunnel, None))) == (
         "Allowed CONNECT example.com:443 - - - - passthrough allowlist.yaml:12"
     )
+
+
+def test_a_tunnel_of_any_protocol_says_so() -> None:
+    tunnel = a_decision(phase=Phase.CONNECT, scheme=TCP_SCHEME, method="CONNECT", path="")
+
+    assert "tcp allowlist.yaml:12" in " ".join(cells(LoggedAttempt(tunnel, None)))
 
 
 def test_a_notice_without_a_possible_time_is_shown() -> None:

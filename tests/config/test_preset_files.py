@@ -14,7 +14,7 @@ from claude_proxy.config.allowlist.writer import entry_of, facts_of
 from claude_proxy.policy.policy import Policy
 from claude_proxy.policy.reason import Reason
 from claude_proxy.policy.request import Request, Scheme
-from claude_proxy.policy.rules import Rule, Tls
+from claude_proxy.policy.rules import RawScheme, Rule, Tls
 from claude_proxy.wire.authority import Authority
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -74,6 +74,7 @@ def example_of(rule: Rule) -> Request:
     if rule.paths:
         path = rule.paths[0].text.replace("/**", "/deep/er").replace("*", "segment")
     target = Authority.of(host, port)
+    assert not isinstance(rule.scheme, RawScheme)
     return Request(rule.scheme or Scheme.HTTPS, target, target, min(rule.methods or {"GET"}), path)
 
 

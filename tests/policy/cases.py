@@ -11,7 +11,7 @@ from claude_proxy.policy.location import Location
 from claude_proxy.policy.patterns import HostPattern, PathGlob
 from claude_proxy.policy.reason import Reason
 from claude_proxy.policy.request import Request, Scheme
-from claude_proxy.policy.rules import Rule, Tls
+from claude_proxy.policy.rules import Rule, RuleScheme, Tls
 from claude_proxy.wire.authority import Authority
 
 NOWHERE = Location("allowlist.yaml", 1, 1)
@@ -20,7 +20,7 @@ NOWHERE = Location("allowlist.yaml", 1, 1)
 def rule(
     host: str,
     *,
-    scheme: Scheme | None = Scheme.HTTPS,
+    scheme: RuleScheme | None = Scheme.HTTPS,
     ports: Iterable[int] | None = (443,),
     methods: Iterable[str] | None = None,
     paths: Iterable[str] | None = None,
@@ -43,7 +43,7 @@ def rule(
 def deny(
     host: str,
     *,
-    scheme: Scheme | None = None,
+    scheme: RuleScheme | None = None,
     ports: Iterable[int] | None = None,
     methods: Iterable[str] | None = None,
     paths: Iterable[str] | None = None,

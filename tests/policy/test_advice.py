@@ -14,6 +14,7 @@ from claude_proxy.policy.advice import (
 )
 from claude_proxy.policy.reason import Reason
 from claude_proxy.policy.request import Scheme
+from claude_proxy.policy.rules import RawScheme
 from claude_proxy.wire.authority import Authority
 
 HOST = Authority.of("api.example", 443)
@@ -56,14 +57,32 @@ def test_a_host_that_no_rule_covers_is_named_with_its_port_and_scheme(
         (Reason.PORT_NOT_ALLOWED, "api.example:9418", ""),
     ],
 )
-def test_what_is_neither_tls_nor_http_is_advised_an_entry_with_passthrough(
+def test_what_is_neither_tls_nor_http_is_advised_an_entry_for_tcp(
     reason: Reason, target: str, method: str
 ) -> None:
-    port = target.partition(":")[2]
-    advice = advice_for(DeniedAttempt(reason, Authority.parse(target), method=method))
+    attempt = DeniedAttempt(reason, Authority.parse(target), method=method)
 
-    assert advice.command() is None
-    assert f"{{host: api.example, ports: [{port}], tls: passthrough}}" in advice.text
+    assert command_for(attempt) == f"claude-proxy allow tcp://{target}"
+    assert advice_for(attempt).text == ""
+
+
+def test_where_nobody_knows_what_would_be_spoken_both_entries_are_named() -> None:
+    attempt = DeniedAttempt(Reason.PORT_NOT_ALLOWED, Authority.parse("api.example:7000"))
+
+    assert command_for(attempt) == "claude-proxy allow api.example:7000"
+    assert advice_for(attempt).text.endswith(": claude-proxy allow tcp://api.example:7000")
+
+
+def test_an_address_of_a_tunnel_of_tcp_is_named_with_its_scheme() -> None:
+    attempt = DeniedAttempt(
+        Reason.ADDRESS_NOT_ALLOWED,
+        Authority.parse("db.example:5432"),
+        RawScheme.TCP,
+        address=ip_address("10.1.2.3"),
+    )
+
+    expected = "claude-proxy allow tcp://db.example:5432 --address 10.1.2.3"
+    assert command_for(attempt) == expected
 
 
 def test_nothing_but_tls_and_http_is_advised_for_the_ports_of_the_web() -> None:

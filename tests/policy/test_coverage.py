@@ -6,7 +6,7 @@ from claude_proxy.policy.coverage import covers, denials, first_covering, widene
 from claude_proxy.policy.patterns import HostPattern
 from claude_proxy.policy.policy import Policy
 from claude_proxy.policy.request import Scheme
-from claude_proxy.policy.rules import Rule
+from claude_proxy.policy.rules import RawScheme, Rule
 from tests.policy.cases import NOWHERE, deny, http, rule
 
 WHOLE = rule("api.test")
@@ -75,3 +75,16 @@ def test_denials_that_cover_all_of_a_rule_win_over_it() -> None:
     assert list(denials([part], rule("api.test", methods=["DELETE"]))) == [part]
     assert list(denials([deny("api.test", scheme=Scheme.HTTP)], WHOLE)) == []
     assert list(denials([deny("api.test", ports=[80])], WHOLE)) == []
+
+
+def test_nothing_but_a_rule_for_tcp_covers_one() -> None:
+    wanted = rule("a.test", scheme=RawScheme.TCP, ports=(22,))
+    everything = rule("a.test", scheme=None, ports=None)
+
+    assert not covers(everything, wanted)
+    assert not covers(wanted, everything)
+    assert covers(
+        rule("*.test.example", scheme=RawScheme.TCP, ports=(22,)),
+        rule("a.test.example", scheme=RawScheme.TCP, ports=(22,)),
+    )
+    assert list(denials([everything], wanted)) == [everything]

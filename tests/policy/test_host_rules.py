@@ -1,13 +1,14 @@
 """Laws of one host's rules: any allow rule allows, and a deny rule always wins."""
 
 from dataclasses import replace
+from ipaddress import ip_address
 
 import pytest
 
 from claude_proxy.policy.policy import Policy
 from claude_proxy.policy.reason import Reason
 from claude_proxy.policy.request import Request, Scheme
-from claude_proxy.policy.rules import Rule, Tls
+from claude_proxy.policy.rules import RawScheme, Rule, Tls
 from tests.policy.cases import AMBIGUOUS, at, denied_for, deny, http, request, rule
 
 
@@ -291,42 +292,94 @@ def test_a_push_that_is_allowed_does_not_allow_its_first_request() -> None:
     assert denied_for(policy.decide_request(first)) is Reason.METHOD_NOT_ALLOWED
 
 
+def tcp(host: str, *ports: int, addresses: tuple[str, ...] = ()) -> Rule:
+    return rule(host, scheme=RawScheme.TCP, ports=ports, addresses=addresses)
+
+
+RAW = tcp("a.test", 22)
+EVERYTHING = Policy().allowing_by_default(RAW.source).allow[0]
+
+
 @pytest.mark.parametrize(
     ("allow", "deny_rules", "port", "raw"),
     [
-        ([rule("a.test", ports=(22, 5432), tls=Tls.PASSTHROUGH)], [], 22, True),
-        ([rule("*.test", ports=(22,), tls=Tls.PASSTHROUGH)], [], 22, True),
-        (
-            [rule("a.test", ports=(22,)), rule("a.test", ports=(22,), tls=Tls.PASSTHROUGH)],
-            [],
-            22,
-            1,
-        ),
+        ([RAW], [], 22, True),
+        ([rule("a.test", ports=(22,)), RAW], [], 22, True),
+        ([EVERYTHING, RAW], [], 22, True),
+        ([RAW], [deny("a.test", scheme=RawScheme.TCP, ports=(23,))], 22, True),
+        ([RAW], [deny("a.test", scheme=Scheme.HTTP)], 22, True),
+        ([RAW], [deny("b.test")], 22, True),
+        # Nothing else implies it.
         ([rule("a.test", ports=(22,))], [], 22, False),
+        ([rule("a.test", ports=(22,), tls=Tls.PASSTHROUGH)], [], 22, False),
         ([rule("a.test", ports=None, tls=Tls.PASSTHROUGH)], [], 22, False),
-        ([rule("a.test", ports=(80, 443), tls=Tls.PASSTHROUGH)], [], 443, False),
-        ([rule("a.test", ports=(80, 443), tls=Tls.PASSTHROUGH)], [], 80, False),
-        (
-            [
-                rule("a.test", ports=(22,), tls=Tls.PASSTHROUGH),
-                rule("a.test", scheme=Scheme.HTTP, ports=(22,)),
-            ],
-            [],
-            22,
-            False,
-        ),
-        (
-            [rule("a.test", ports=(22,), tls=Tls.PASSTHROUGH)],
-            [deny("a.test", methods=("POST",))],
-            22,
-            False,
-        ),
+        ([rule("a.test", scheme=None, ports=None)], [], 22, False),
+        ([EVERYTHING], [], 22, False),
+        ([EVERYTHING, RAW], [], 23, False),
+        # It undoes no limit, and no port of the web becomes one of anything.
+        ([rule("a.test", ports=(22,), methods=("GET",)), RAW], [], 22, False),
+        ([rule("a.test", scheme=Scheme.HTTP, ports=(22,)), RAW], [], 22, False),
+        ([EVERYTHING, RAW], [deny("a.test", methods=("POST",))], 22, False),
+        ([EVERYTHING, RAW], [deny("a.test", scheme=RawScheme.TCP)], 22, False),
+        ([EVERYTHING, tcp("a.test", 80, 443)], [], 443, False),
+        ([EVERYTHING, tcp("a.test", 80, 443)], [], 80, False),
     ],
 )
-def test_other_protocols_pass_where_a_passthrough_rule_lists_the_port(
+def test_other_protocols_pass_where_a_rule_for_tcp_lists_the_port(
     allow: list[Rule], deny_rules: list[Rule], port: int, *, raw: bool
 ) -> None:
     decision = Policy(tuple(allow), tuple(deny_rules)).decide_connect(at(f"a.test:{port}"))
 
     assert decision.allowed
     assert decision.raw == raw
+
+
+@pytest.mark.parametrize("denial", [deny("a.test"), deny("a.test", scheme=RawScheme.TCP)])
+def test_a_denial_of_the_host_or_of_tcp_wins_over_a_rule_for_tcp(denial: Rule) -> None:
+    decision = Policy((RAW,), (denial,)).decide_connect(at("a.test:22"))
+
+    assert decision.reason is Reason.DENY_RULE
+
+
+def test_a_denial_of_tcp_says_nothing_about_requests() -> None:
+    policy = Policy((rule("a.test"),), (deny("a.test", scheme=RawScheme.TCP),))
+
+    assert policy.decide_connect(at("a.test:443")).allowed
+    assert policy.decide_connect(at("b.test:443")).reason is Reason.NO_RULE
+
+
+def test_no_request_is_allowed_by_a_rule_for_tcp() -> None:
+    policy = Policy((tcp("a.test", 8080),))
+
+    for scheme in Scheme:
+        asked = Request(scheme, at("a.test:8080"), at("a.test:8080"), "GET", "/")
+        assert policy.decide_request(asked).reason is Reason.SCHEME_NOT_ALLOWED
+
+
+def test_a_denial_of_https_is_one_of_tls_in_a_tunnel_of_tcp() -> None:
+    policy = Policy((RAW,), (deny("a.test", scheme=Scheme.HTTPS),))
+
+    assert policy.decide_connect(at("a.test:22")).raw
+    hello = policy.decide_hello(at("a.test:22"), "a.test", encrypted=False, tls=Tls.PASSTHROUGH)
+    assert hello.reason is Reason.SCHEME_NOT_ALLOWED
+
+
+def test_an_address_that_is_not_public_needs_the_addresses_of_the_rule_for_tcp() -> None:
+    named = Policy((tcp("a.test", 22, addresses=("10.1.2.3/32",)),))
+    unnamed = Policy((RAW, rule("a.test", addresses=("10.1.2.3/32",))))
+
+    address = ip_address("10.1.2.3")
+    assert named.decide_address(at("a.test:22"), address).allowed
+    assert unnamed.decide_address(at("a.test:22"), address).reason is Reason.ADDRESS_NOT_ALLOWED
+
+
+def test_a_network_that_is_denied_for_tcp_is_denied_to_tunnels_of_tcp_alone() -> None:
+    there = ("10.0.0.0/8",)
+    policy = Policy(
+        (tcp("a.test", 22, addresses=there), rule("a.test", addresses=there)),
+        (deny("10.1.0.0/16", scheme=RawScheme.TCP),),
+    )
+
+    address = ip_address("10.1.2.3")
+    assert policy.decide_address(at("a.test:22"), address).reason is Reason.DENY_RULE
+    assert policy.decide_address(at("a.test:443"), address).allowed

@@ -19,7 +19,7 @@ from claude_proxy.policy.request import Request, Scheme
 from claude_proxy.policy.rules import Tls
 from claude_proxy.proxy.gate import ClientInfo, Gate, NoSecrets
 from claude_proxy.wire.authority import Authority
-from tests.proxy.layers.stage import BrokenPolicy, Ledger, policy_of
+from tests.proxy.layers.stage import BrokenPolicy, Ledger, gate_of, policy_of
 
 ORIGIN = ClientInfo(7, "127.0.0.1:50000", "tcp")
 EXAMPLE = Authority.of("example.com", 443)
@@ -80,6 +80,20 @@ def test_a_decision_is_recorded_before_it_is_obeyed(gate: Gate, ledger: Ledger) 
             rule_source="allowlist.yaml:3",
         )
     ]
+
+
+def test_a_tunnel_of_any_protocol_is_recorded_as_such_and_ends_with_its_rule(
+    ledger: Ledger,
+) -> None:
+    target = Authority.of("raw.example", 22)
+    gate = gate_of("allow: [{host: raw.example, scheme: tcp, ports: [22]}]", ledger)
+
+    gate.connect(ORIGIN, target)
+
+    assert ledger.decisions[-1].scheme == "tcp"
+    assert gate.may_stay_open(target, passthrough=True, raw=True)
+    gate.policy = policy_of("allow: [{host: raw.example, ports: [22]}]")
+    assert not gate.may_stay_open(target, passthrough=False, raw=True)
 
 
 def test_a_passthrough_tunnel_is_recorded_as_such(gate: Gate, ledger: Ledger) -> None:

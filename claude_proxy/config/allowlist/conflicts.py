@@ -1,56 +1,89 @@
 """Conflicts of entries: limits that another entry would undo.
 
-Law kept: no quiet downgrade. A passthrough wins for its host, and `default: allow` for every host,
-so a limit, a credential or an API restriction there could not be kept: the load is refused, with
-both lines. Pure.
+Law kept: no quiet downgrade. A passthrough wins for its host, a rule for tcp for its host and port,
+and `default: allow` for every host, so a limit, a credential or an API restriction there could not
+be kept: the load is refused, with both lines. Pure.
 """
 
 from collections.abc import Callable, Iterable, Iterator
 
 from claude_proxy.config.strict_yaml.nodes import Problems
-from claude_proxy.policy.credentials.binding import Binding
+from claude_proxy.policy.credentials.binding import SAME_ACCOUNTS, Binding, bound_by_provider
 from claude_proxy.policy.location import Location
 from claude_proxy.policy.messages.restrictions import ApiRestrictions
 from claude_proxy.policy.patterns import HostPattern, PatternKind
 from claude_proxy.policy.policy import Policy
 from claude_proxy.policy.request import Scheme
-from claude_proxy.policy.rules import Rule, Tls
+from claude_proxy.policy.rules import RawScheme, Rule, Tls
+from claude_proxy.wire.authority import Authority
 
 type ProblemsOf = Callable[[Location], Problems]  # where a mistake at a place is noted
 type Ports = frozenset[int] | None  # None: every port
+type Limit = Binding | ApiRestrictions
 
 
 def note_clashes(allow: list[Rule], deny: list[Rule], problems_of: ProblemsOf) -> None:
-    """Report limits on requests that could not be kept, as another rule passes the TLS through."""
+    """Report limits on requests that could not be kept, as another rule lets them pass unseen."""
     through = [rule for rule in allow if rule.tls is Tls.PASSTHROUGH]
-    if not through:
-        return
-    limits = [rule for rule in allow if rule.limited and rule.scheme is Scheme.HTTPS]
-    denials = [rule for rule in deny if rule.limited and rule.scheme is not Scheme.HTTP]
-    passed, denied = Coverage(map(_place, through)), Coverage(map(_place, denials))
-    # A dict, as a denial and a passthrough of the same pattern find each other.
+    if through:
+        limits = [rule for rule in allow if rule.limited and rule.scheme is Scheme.HTTPS]
+        denials = [rule for rule in deny if rule.limited and rule.scheme is not Scheme.HTTP]
+        _note_clashes_with(through, [*limits, *denials], denials, problems_of)
+    raw = [rule for rule in allow if rule.scheme is RawScheme.TCP]
+    if raw:
+        # HTTP is refused in such a tunnel, so an entry for plain HTTP could not be kept either.
+        limits = [rule for rule in allow if rule.limited or rule.scheme is Scheme.HTTP]
+        limits += [rule for rule in deny if rule.limited]
+        _note_clashes_with(raw, limits, limits, problems_of)
+
+
+def _note_clashes_with(
+    through: list[Rule], narrower: list[Rule], wider: list[Rule], problems_of: ProblemsOf
+) -> None:
+    """Report rules that clash with one of `through` around them, or that are around one of it."""
+    passed, limited = Coverage(map(_place, through)), Coverage(map(_place, wider))
+    # A dict, as two rules of the same pattern find each other.
     found: dict[tuple[Rule, Rule], None] = {}
-    for limit in (*limits, *denials):
+    for limit in narrower:
         if (passing := passed.of(limit.pattern, limit.ports)) is not None:
             found[limit, passing] = None
     for passing in through:
-        if (denial := denied.of(passing.pattern, passing.ports)) is not None:
-            found[denial, passing] = None
+        if (limit_around := limited.of(passing.pattern, passing.ports)) is not None:
+            found[limit_around, passing] = None
     for limit, passing in found:
         _note_clash(limit, passing, problems_of)
 
 
 def note_unseen(policy: Policy, problems_of: ProblemsOf) -> None:
     """Report credentials, and what narrows an API, on hosts whose TLS is passed through."""
-    through = [rule for rule in policy.allow if rule.tls is Tls.PASSTHROUGH]
-    if not through:
-        return
     limits: list[Binding | ApiRestrictions] = [*policy.credentials]
-    limits += [each for each in policy.restrictions if _narrows(each)]
+    limits += [each for each in policy.restrictions if each.narrows]
     places = [(pattern, each.ports, each) for each in limits for pattern in each.patterns]
+    through = [rule for rule in policy.allow if rule.tls is Tls.PASSTHROUGH]
+    if through:
+        _note_unseen_by(through, places, problems_of)
+    raw = [rule for rule in policy.allow if rule.scheme is RawScheme.TCP]
+    if raw:
+        # On every port: another service of the host takes the same accounts.
+        everywhere = [(pattern, None, each) for pattern, _, each in places]
+        _note_unseen_by(raw, [*everywhere, *_places_of_accounts(policy)], problems_of)
+
+
+def _places_of_accounts(policy: Policy) -> Iterator[tuple[HostPattern, Ports, Limit]]:
+    """Yield the hosts that take the accounts of a bound API, with the binding."""
+    for host in sorted(SAME_ACCOUNTS):
+        for binding in bound_by_provider(Authority.of(host, 443), policy.credentials):
+            yield HostPattern.parse(host), None, binding
+
+
+def _note_unseen_by(
+    through: list[Rule],
+    places: list[tuple[HostPattern, Ports, Limit]],
+    problems_of: ProblemsOf,
+) -> None:
     passed, limited = Coverage(map(_place, through)), Coverage(places)
     # A limit whose host is passed through, or that holds a host that is; each pair once.
-    found: dict[tuple[int, int], tuple[Binding | ApiRestrictions, Rule]] = {}
+    found: dict[tuple[int, int], tuple[Limit, Rule]] = {}
     for pattern, ports, limit in places:
         if (passing := passed.of(pattern, ports)) is not None:
             found[id(limit), id(passing)] = limit, passing
@@ -82,7 +115,7 @@ def unreached(policy: Policy) -> list[Binding]:
     """Return the credentials of which no rule allows a host, so that nobody can use them."""
     if policy.allows_by_default:
         return []
-    rules = [rule for rule in policy.allow if rule.scheme is not Scheme.HTTP]
+    rules = [rule for rule in policy.allow if rule.scheme in {None, Scheme.HTTPS}]
     allowed = Coverage(map(_place, rules))
     reached = set()
     places = [
@@ -97,14 +130,10 @@ def unreached(policy: Policy) -> list[Binding]:
     return [binding for binding in policy.credentials if binding.name not in reached]
 
 
-def _narrows(narrowing: ApiRestrictions) -> bool:
-    """Tell whether anything is narrowed; an owner may have lifted all that a preset says."""
-    limits = (narrowing.paths, narrowing.models, narrowing.beta, narrowing.server_tools)
-    reaches = (narrowing.mcp_servers, narrowing.sources)
-    return any(limit is not None for limit in limits) or not all(each.every for each in reaches)
-
-
-def _note_unseen(limit: Binding | ApiRestrictions, through: Rule, problems_of: ProblemsOf) -> None:
+def _note_unseen(limit: Limit, through: Rule, problems_of: ProblemsOf) -> None:
+    if through.scheme is RawScheme.TCP:
+        _note_raw(limit, through, problems_of)
+        return
     place = limit.source if limit.source.preset is None else through.source
     fix = "this entry"
     if isinstance(limit, Binding):
@@ -123,11 +152,30 @@ def _note_unseen(limit: Binding | ApiRestrictions, through: Rule, problems_of: P
     )
 
 
+def _note_raw(limit: Limit, through: Rule, problems_of: ProblemsOf) -> None:
+    """Report a rule for tcp on a host whose logins or requests are judged."""
+    place = through.source if through.source.preset is None else limit.source
+    if isinstance(limit, Binding):
+        why = f"the credential {limit.name} ({limit.source}) is bound to it"
+    else:
+        why = f"requests to it are limited ({limit.source})"
+    problems_of(place).add_at(
+        f"bytes of any protocol may not go to {through.name} ({through.source}), as {why}",
+        place.line,
+        place.column,
+        key=through.name,
+        fix="delete the entry with scheme: tcp, or name another host in it",
+    )
+
+
 def _place(rule: Rule) -> tuple[HostPattern, Ports, Rule]:
     return rule.pattern, rule.ports, rule
 
 
 def _note_clash(limit: Rule, through: Rule, problems_of: ProblemsOf) -> None:
+    if through.scheme is RawScheme.TCP:
+        _note_raw_clash(limit, through, problems_of)
+        return
     fields = "methods" if limit.paths is None else "paths"
     place = limit if limit.source.preset is None else through
     other = through if place is limit else limit
@@ -142,6 +190,23 @@ def _note_clash(limit: Rule, through: Rule, problems_of: ProblemsOf) -> None:
         place.source.column,
         key=place.name,
         fix=f"delete this entry or the other ({other.source}), or tls: passthrough",
+    )
+
+
+def _note_raw_clash(limit: Rule, through: Rule, problems_of: ProblemsOf) -> None:
+    """Report an entry whose requests could not be judged, or made, because of one for tcp."""
+    place = limit if limit.source.preset is None else through
+    other = through if place is limit else limit
+    if not limit.limited:
+        kept = "plain HTTP cannot be spoken"
+    else:
+        kept = f"{'methods' if limit.paths is None else 'paths'} cannot be checked"
+    problems_of(place.source).add_at(
+        f"{kept} at {limit.name} where {through.name} ({through.source}) is for tcp",
+        place.source.line,
+        place.source.column,
+        key=place.name,
+        fix=f"delete this entry or the other ({other.source}), or take the port out of one",
     )
 
 

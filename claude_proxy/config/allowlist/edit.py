@@ -16,6 +16,7 @@ from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.deferred.patterns import lazy_pattern
 from claude_proxy.policy.patterns import PathGlob, PatternError
 from claude_proxy.policy.request import Scheme
+from claude_proxy.policy.rules import RuleScheme
 from claude_proxy.wire.authority import quoted
 
 _PLAIN = lazy_pattern(r"\.?[A-Za-z][A-Za-z0-9-]*(?:\.[A-Za-z0-9-]+)+")
@@ -35,7 +36,7 @@ class AllowEntry:
     """What an owner asks to allow: a host pattern, and what differs from the defaults."""
 
     host: str
-    scheme: Scheme = Scheme.HTTPS
+    scheme: RuleScheme = Scheme.HTTPS
     port: int = 443
     methods: tuple[str, ...] = ()  # none: every method
     paths: tuple[str, ...] = ()  # none: every path
@@ -50,8 +51,9 @@ class AllowEntry:
         found = pasted.parse(text)
         if isinstance(found, SshAddress):
             raise PatternError(
-                f"{quoted(text)} is reached by a protocol of its own, and the proxy carries HTTP",
-                f"use the repository's HTTPS address: {found.https_url}",
+                f"{quoted(text)} is reached by a protocol of its own, whose requests nobody judges",
+                f"use the repository's HTTPS address, {found.https_url}, or allow every byte with "
+                f"tcp://{found.host}:{found.port}",
             )
         host = str(pattern_of(found.host))
         paths = () if found.path is None else (PathGlob.parse(found.path).text,)
@@ -67,9 +69,9 @@ class AllowEntry:
         return [f"- host: {host}", *(f"  {name}: {value}" for name, value in fields)]
 
     def _fields(self) -> Iterator[tuple[str, str]]:
-        if self.scheme is Scheme.HTTP:
-            yield "scheme", "http"
-        if self.port != DEFAULT_PORTS[self.scheme]:
+        if self.scheme is not Scheme.HTTPS:
+            yield "scheme", self.scheme.value
+        if self.port != DEFAULT_PORTS.get(self.scheme):
             yield "ports", f"[{self.port}]"
         if self.methods:
             yield "methods", f"[{', '.join(self.methods)}]"

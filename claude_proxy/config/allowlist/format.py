@@ -40,7 +40,7 @@ class Kind(StrEnum):
     NAMED_HOSTS = "list of host patterns, no addresses"
     PORTS = "list of ports"
     TLS_PORTS = "list of ports, not 80"
-    SCHEME = "`https` or `http`"
+    SCHEME = "`https`, `http` or `tcp`"
     METHODS = "list of methods"
     PATHS = "list of path patterns"
     TLS = "`intercept` or `passthrough`"
@@ -195,13 +195,16 @@ ALLOW = (
         "ports",
         Kind.PORTS,
         "Which ports.",
-        default="443; with scheme http 80",
+        default="443; with scheme http 80; with scheme tcp required",
         example="[443, 8443]",
     ),
     Field(
         "scheme",
         Kind.SCHEME,
-        "Plain HTTP is allowed only where http is written.",
+        "Plain HTTP is allowed only where http is written. tcp allows bytes of any other protocol "
+        "(SSH, databases) on the ports that it lists, other than 80 and 443: the host, the port "
+        "and the address are judged, TLS must name the host, and HTTP is refused. No other entry "
+        "implies it, and a host with a credential or with API restrictions cannot have it.",
         default="https",
         example="http",
     ),
@@ -211,8 +214,7 @@ ALLOW = (
         "tls",
         Kind.TLS,
         "intercept decrypts and judges each request; passthrough judges the host alone, for "
-        "clients that accept no other certificate. On a port that the entry lists, other than 80 "
-        "and 443, other protocols than TLS and HTTP pass too (SSH, databases).",
+        "clients that accept no other certificate. Other protocols than TLS need scheme: tcp.",
         default="intercept",
         example="passthrough",
     ),
@@ -228,7 +230,7 @@ ALLOW = (
 DENY = (
     _HOST,
     Field("ports", Kind.PORTS, "Which ports.", default="every port", example="[8443]"),
-    Field("scheme", Kind.SCHEME, "Which scheme.", default="both", example="http"),
+    Field("scheme", Kind.SCHEME, "Which scheme.", default="every scheme", example="http"),
     _METHODS,
     _PATHS,
     _NOTE,

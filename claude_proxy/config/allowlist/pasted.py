@@ -11,15 +11,35 @@ from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.deferred.patterns import lazy_pattern
 from claude_proxy.policy.patterns import PatternError
 from claude_proxy.policy.request import Scheme
+from claude_proxy.policy.rules import RawScheme, RuleScheme
 from claude_proxy.wire.authority import MAX_PORT, quoted
 
-DEFAULT_PORTS = {Scheme.HTTPS: 443, Scheme.HTTP: 80}
+DEFAULT_PORTS: dict[RuleScheme, int] = {Scheme.HTTPS: 443, Scheme.HTTP: 80}
 # A WebSocket begins as a request, by the same rules.
 _SCHEMES = {
     "https": Scheme.HTTPS,
     "wss": Scheme.HTTPS,
     "http": Scheme.HTTP,
     "ws": Scheme.HTTP,
+}
+# Schemes of clients that speak neither TLS nor HTTP first, and their usual ports.
+_RAW_SCHEMES = {
+    "amqp": 5672,
+    "ldap": 389,
+    "mariadb": 3306,
+    "mongodb": 27017,
+    "mqtt": 1883,
+    "mysql": 3306,
+    "nats": 4222,
+    "postgres": 5432,
+    "postgresql": 5432,
+    "redis": 6379,
+    "rsync": 873,
+    "smtp": 25,
+    "sqlserver": 1433,
+    "svn": 3690,
+    "telnet": 23,
+    "vnc": 5900,
 }
 _SSH_PORT = 22
 _GIT_PORT = 9418
@@ -56,7 +76,7 @@ class Pasted:
     """A text taken apart, as far as rules can speak about it."""
 
     host: str  # as in the text, without brackets
-    scheme: Scheme = Scheme.HTTPS
+    scheme: RuleScheme = Scheme.HTTPS
     port: int = 443
     path: str | None = None  # None: none, or the root of the host
     has_scheme: bool = False
@@ -111,6 +131,23 @@ def scheme_without_host(text: str) -> str | None:
     return None if found is None else (found["script"] or found["other"]).lower()
 
 
+def raw_address(text: str) -> tuple[str, int] | None:
+    """Return the host and port of a URL such as tcp://db:5432 or redis://cache; None for others.
+
+    PatternError if it has no port, or none that is one.
+    """
+    found = _url(unquoted(text))
+    if found is None or not found["host"]:
+        return None
+    name = (found["scheme"] or "").lower()
+    if name == RawScheme.TCP.value:
+        address = _of_tcp(found, text)
+        return address.host, address.port
+    if name not in _RAW_SCHEMES:
+        return None
+    return found["host"].strip("[]"), _port(found, text, _RAW_SCHEMES[name])
+
+
 def parse(text: str) -> Pasted | SshAddress:
     """Take a text apart; PatternError says what is wrong and how to fix it."""
     text = unquoted(text)
@@ -128,6 +165,8 @@ def parse(text: str) -> Pasted | SshAddress:
     if name in {"ssh", "git", "git+ssh", "ssh+git"}:
         usual = _GIT_PORT if name == "git" else _SSH_PORT
         return SshAddress(found["host"].lower(), _port(found, text, usual), found["path"] or "/")
+    if name in _RAW_SCHEMES:
+        raise _other_scheme(name, found, text)
     if found["user"] is not None:
         fix = f"write {_without_user(found)}"
         raise PatternError("the URL has user info, which may be a password", fix)
@@ -136,6 +175,8 @@ def parse(text: str) -> Pasted | SshAddress:
 
 def _of_url(found: "re.Match[str]", text: str) -> Pasted:
     name = (found["scheme"] or "https").lower()
+    if name == RawScheme.TCP.value:
+        return _of_tcp(found, text)
     if name not in _SCHEMES:
         raise _not_http(name)
     scheme = _SCHEMES[name]
@@ -151,8 +192,28 @@ def _of_url(found: "re.Match[str]", text: str) -> Pasted:
     )
 
 
+def _of_tcp(found: "re.Match[str]", text: str) -> Pasted:
+    if not found["port"]:
+        fix = f"write the port, such as {text.rstrip('/:')}:5432"
+        raise PatternError("tcp:// needs a port, as any protocol could be spoken there", fix)
+    if found["path"] not in {None, "/"} or found["rest"] is not None:
+        fix = f"write tcp://{found['host']}:{found['port']}"
+        raise PatternError("tcp:// has no path, as no request is seen there", fix)
+    host, port = found["host"].strip("[]"), _port(found, text, 0)
+    return Pasted(host=host, scheme=RawScheme.TCP, port=port, has_scheme=True)
+
+
+def _other_scheme(name: str, found: "re.Match[str]", text: str) -> PatternError:
+    """Return the error for the URL of a protocol that only a rule for tcp lets through."""
+    port = _port(found, text, _RAW_SCHEMES[name])
+    return PatternError(
+        f"{name} is a protocol of its own, which only scheme tcp lets through",
+        f"write tcp://{found['host']}:{port}",
+    )
+
+
 def _not_http(scheme: str) -> PatternError:
-    known = ", ".join(f"{each}://" for each in _SCHEMES)
+    known = ", ".join(f"{each}://" for each in (*_SCHEMES, RawScheme.TCP.value))
     return PatternError(f"the scheme {quoted(scheme)} is not HTTP", f"use one of {known}")
 
 

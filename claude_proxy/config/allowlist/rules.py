@@ -13,8 +13,9 @@ from claude_proxy.config.strict_yaml.hosts import network_of
 from claude_proxy.config.strict_yaml.nodes import Node, YamlMapping, YamlScalar, quoted
 from claude_proxy.policy.methods import METHODS
 from claude_proxy.policy.patterns import HostPattern, PatternError
+from claude_proxy.policy.raw_ports import NEVER_TLS_FIRST
 from claude_proxy.policy.request import Scheme
-from claude_proxy.policy.rules import Rule, Tls
+from claude_proxy.policy.rules import WEB_PORTS, RawScheme, Rule, RuleScheme, Tls
 from claude_proxy.wire.address import Network
 
 _REFUSED_METHODS = ("TRACE", "CONNECT")
@@ -80,10 +81,13 @@ class RuleReader(FieldReader):
                 "the entry names no host", node, key=key, fix="add a line: host: example.com"
             )
         pattern = self._read(fields, "host", key, self._host)
-        given_scheme = self._read(fields, "scheme", key, self._scheme)
-        scheme = given_scheme if deny or given_scheme is not None else Scheme.HTTPS
+        scheme = _scheme_of(self._read(fields, "scheme", key, self._scheme))
+        if scheme is None and not deny:
+            scheme = Scheme.HTTPS
         ports = self._read(fields, "ports", key, self._ports)
-        if not deny and scheme is not None:
+        if isinstance(scheme, RawScheme):
+            self._check_tcp(fields, ports, key, deny=deny)
+        elif not deny and scheme is not None:
             self._check_ports(fields.get("ports"), ports, scheme, key)
             ports = ports if ports is not None else frozenset({_DEFAULT_PORT[scheme]})
         methods = self._read(fields, "methods", key, self._methods)
@@ -92,6 +96,8 @@ class RuleReader(FieldReader):
         addresses = self._read(fields, "addresses", key, self._addresses)
         note = self._read(fields, "note", key, self._text)
         self._check_tls(fields, tls, scheme, key)
+        if tls is Tls.PASSTHROUGH and ports is not None:
+            self._check_passed_ports(fields, ports, key)
         self._check_addresses(fields, pattern, key)
         if pattern is None or len(self._problems) > before:
             return None
@@ -109,9 +115,8 @@ class RuleReader(FieldReader):
 
     # One method a field: each returns None once it has noted a problem.
 
-    def _scheme(self, node: Node, key: str) -> Scheme | None:
-        text = self._choice(node, key, [scheme.value for scheme in Scheme])
-        return None if text is None else Scheme(text)
+    def _scheme(self, node: Node, key: str) -> str | None:
+        return self._choice(node, key, [scheme.value for scheme in (*Scheme, *RawScheme)])
 
     def _tls(self, node: Node, key: str) -> Tls | None:
         text = self._choice(node, key, [tls.value for tls in Tls])
@@ -154,6 +159,35 @@ class RuleReader(FieldReader):
 
     # What fields say together.
 
+    def _check_tcp(
+        self, fields: dict[str, Node], ports: frozenset[int] | None, key: str, *, deny: bool
+    ) -> None:
+        """Report what a rule for bytes of any protocol cannot have, or lacks."""
+        if not deny and "ports" not in fields:
+            self._problems.add(
+                "scheme: tcp names no port, and any protocol could be spoken on it",
+                fields["scheme"],
+                key=f"{key}.ports",
+                fix="add the port, such as ports: [5432]",
+            )
+        for name in ("methods", "paths", "tls"):
+            if name in fields:
+                self._problems.add(
+                    f"{name} cannot be kept with scheme: tcp, where no request is seen",
+                    fields[name],
+                    key=f"{key}.{name}",
+                    fix=f"delete {name}",
+                )
+        if not deny and ports is not None and (web := sorted(ports & WEB_PORTS)):
+            scheme = Scheme.HTTP if web[0] == _DEFAULT_PORT[Scheme.HTTP] else Scheme.HTTPS
+            self._problems.add(
+                f"port {web[0]} is for {scheme}, whose requests are judged, and not for tcp",
+                fields["ports"],
+                key=f"{key}.ports",
+                fix=f"delete the port; an entry with scheme: {scheme} lets requests through"
+                + (", and tls: passthrough leaves TLS alone" if scheme is Scheme.HTTPS else ""),
+            )
+
     def _check_ports(
         self, node: Node | None, ports: frozenset[int] | None, scheme: Scheme, key: str
     ) -> None:
@@ -168,9 +202,9 @@ class RuleReader(FieldReader):
         )
 
     def _check_tls(
-        self, fields: dict[str, Node], tls: Tls | None, scheme: Scheme | None, key: str
+        self, fields: dict[str, Node], tls: Tls | None, scheme: RuleScheme | None, key: str
     ) -> None:
-        if tls is None:
+        if tls is None or scheme is RawScheme.TCP:
             return
         if scheme is Scheme.HTTP:
             self._problems.add(
@@ -185,6 +219,18 @@ class RuleReader(FieldReader):
                     fix=f"delete {name}, or tls: passthrough",
                 )
 
+    def _check_passed_ports(self, fields: dict[str, Node], ports: frozenset[int], key: str) -> None:
+        """Report ports where a passthrough, which is one of TLS, would let nothing through."""
+        found = min(ports & NEVER_TLS_FIRST.keys(), default=None)
+        if found is not None:
+            self._problems.add(
+                f"{NEVER_TLS_FIRST[found]} on port {found} does not begin with TLS, and tls: "
+                "passthrough is for TLS alone",
+                fields["tls"],
+                key=f"{key}.tls",
+                fix=f"write scheme: tcp in place of tls: passthrough, for port {found}",
+            )
+
     def _check_addresses(
         self, fields: dict[str, Node], pattern: HostPattern | None, key: str
     ) -> None:
@@ -198,6 +244,12 @@ class RuleReader(FieldReader):
 
 
 _HTTPS_PORTS = frozenset({_DEFAULT_PORT[Scheme.HTTPS]})
+
+
+def _scheme_of(text: str | None) -> RuleScheme | None:
+    if text is None:
+        return None
+    return RawScheme.TCP if text == RawScheme.TCP.value else Scheme(text)
 
 
 def _fix_of_field(name: str, known: tuple[str, ...], *, deny: bool) -> str:

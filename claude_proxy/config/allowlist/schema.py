@@ -76,7 +76,7 @@ _FRAGMENTS: dict[Kind, Fragment] = {
     Kind.NAMED_HOSTS: _list(_ref("namedHost")),
     Kind.PORTS: _ref("ports"),
     Kind.TLS_PORTS: {"allOf": [_ref("ports"), {"not": {"contains": {"const": 80}}}]},
-    Kind.SCHEME: _words("https", "http"),
+    Kind.SCHEME: _words("https", "http", "tcp"),
     Kind.METHODS: _ref("methods"),
     Kind.PATHS: _ref("paths"),
     Kind.TLS: _words("intercept", "passthrough"),
@@ -143,7 +143,12 @@ def _definitions(presets: Iterable[str]) -> dict[str, Fragment]:
             **_object(table.ALLOW),
             "allOf": _CONDITIONS_OF_ALLOW,
         },
-        "denyRule": {"type": "object", "required": ["host"], **_object(table.DENY)},
+        "denyRule": {
+            "type": "object",
+            "required": ["host"],
+            **_object(table.DENY),
+            "allOf": [_when("scheme", "tcp", _without("methods", "paths"))],
+        },
         "credential": {
             "type": "object",
             **_object(table.CREDENTIAL),
@@ -216,6 +221,15 @@ _CONDITIONS_OF_ALLOW = [
         "http",
         {"properties": {"tls": False, **_without_port(443)}},
         {"properties": _without_port(80)},
+    ),
+    _when(
+        "scheme",
+        "tcp",
+        {
+            "description": "Bytes of any protocol cannot be judged as requests are.",
+            "required": ["ports"],
+            "properties": {"methods": False, "paths": False, "tls": False, **_without_port(443)},
+        },
     ),
 ]
 _CONDITIONS_OF_CREDENTIAL = [

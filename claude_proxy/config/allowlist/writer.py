@@ -12,9 +12,12 @@ from claude_proxy.deferred.patterns import lazy_pattern
 from claude_proxy.policy.messages.destinations import DestinationScope
 from claude_proxy.policy.messages.restrictions import MIB, ApiRestrictions
 from claude_proxy.policy.request import Scheme
-from claude_proxy.policy.rules import Rule, Tls
+from claude_proxy.policy.rules import Rule, RuleScheme, Tls
 
-_DEFAULT_PORTS = {Scheme.HTTPS: frozenset({443}), Scheme.HTTP: frozenset({80})}
+_DEFAULT_PORTS: dict[RuleScheme, frozenset[int]] = {
+    Scheme.HTTPS: frozenset({443}),
+    Scheme.HTTP: frozenset({80}),
+}
 
 _LONG = 5  # items, from which on each has a line of its own
 
@@ -43,9 +46,9 @@ def entry_of(rule: Rule) -> str:
     """Return a rule of `allow` as one line of an allowlist, without defaults."""
     facts = facts_of(rule)
     said = {"host": facts.pop("host")}
-    if rule.scheme is Scheme.HTTP:
+    if rule.scheme not in {None, Scheme.HTTPS}:
         said["scheme"] = facts["scheme"]
-    if rule.scheme is not None and rule.ports != _DEFAULT_PORTS[rule.scheme]:
+    if rule.scheme is not None and rule.ports != _DEFAULT_PORTS.get(rule.scheme):
         said["ports"] = facts["ports"]
     if rule.tls is Tls.PASSTHROUGH:
         said["tls"] = facts["tls"]

@@ -74,7 +74,7 @@ def bound_to(target: Authority, bindings: Iterable[Binding]) -> list[Binding]:
 
 # Hosts that take the same accounts as Anthropic's API, for signing in and for connectors.
 _API = Authority("api.anthropic.com", HTTPS_PORT)
-_SAME_ACCOUNTS = frozenset(
+SAME_ACCOUNTS = frozenset(
     {
         "claude.ai",
         "claude.com",
@@ -91,7 +91,7 @@ def bound_by_provider(target: Authority, bindings: Iterable[Binding]) -> list[Bi
     An owner who binds the API means one account. A host without a binding of its own must not take
     another one.
     """
-    return bound_to(_API, bindings) if target.host in _SAME_ACCOUNTS else []
+    return bound_to(_API, bindings) if target.host in SAME_ACCOUNTS else []
 
 
 def is_anthropic(patterns: Iterable[HostPattern]) -> bool:

@@ -51,6 +51,13 @@ class ApiRestrictions:
     sources: DestinationScope = EVERYWHERE  # URLs of images and documents
     max_bytes: int = 32 * MIB
 
+    @property
+    def narrows(self) -> bool:
+        """Whether anything is limited; an owner may have lifted all that a preset says."""
+        limits = (self.paths, self.models, self.beta, self.server_tools)
+        reaches = (self.mcp_servers, self.sources)
+        return any(limit is not None for limit in limits) or not all(each.every for each in reaches)
+
     def judge_head(self, request: Request) -> Reason | None:
         """Return why the head of the request is denied; None: it is allowed."""
         if (self.paths is not None or self._judges_bodies) and is_ambiguous(request.path):

@@ -14,7 +14,7 @@ from claude_proxy.policy.location import Location
 from claude_proxy.policy.patterns import HostPattern, PathGlob, PatternKind
 from claude_proxy.policy.policy import Policy
 from claude_proxy.policy.request import Scheme
-from claude_proxy.policy.rules import Rule, Tls
+from claude_proxy.policy.rules import RawScheme, Rule, Tls
 from claude_proxy.proxy.gateway.routes import MESSAGES_PATH
 from claude_proxy.wire.authority import Authority
 
@@ -97,5 +97,9 @@ def _addresses(base: Base, loaded: Policy) -> tuple[_Network, ...]:
     # Plain HTTP is for this machine alone, whatever a name resolves to.
     if base.scheme is Scheme.HTTP:
         return _LOOPBACK
-    rules = [rule for rule in loaded.allow if rule.pattern.covers(base.authority)]
+    rules = [
+        rule
+        for rule in loaded.allow
+        if rule.pattern.covers(base.authority) and rule.scheme is not RawScheme.TCP
+    ]
     return tuple(dict.fromkeys(network for rule in rules for network in rule.addresses))

@@ -174,10 +174,13 @@ class Passthrough(layer.Layer):
             yield from self._close(self._session.loss)
 
     def _upstream_ended(self) -> Commands:
+        yield from self._release_first_bytes()
+        yield from self._close(None)
+
+    def _release_first_bytes(self) -> Commands:
         if self._first_bytes:
             yield commands.SendData(self.context.client, bytes(self._first_bytes))
             self._first_bytes.clear()
-        yield from self._close(None)
 
     def _close(self, outcome: str | None) -> Commands:
         self._session.gate.end(self._attempt, outcome)

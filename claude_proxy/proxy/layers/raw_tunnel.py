@@ -1,10 +1,13 @@
-"""Raw tunnel: bytes of any protocol to one host and port, because its rule says so.
+"""Raw tunnel: bytes of any protocol to one host and port, by a rule with scheme tcp.
 
 Law kept: agreement. TLS must name the target, and plain HTTP does not pass, as its Host field could
-name another host of the same server. The upstream may speak first, as servers of mail and databases
-do, so it is dialled at once: the tunnel itself was allowed.
+name another host of the same server. Only what a client sends first is looked at: TLS that begins
+later, as after STARTTLS, is not looked at. The upstream may speak first, as
+servers of mail and databases do, so it is dialled at once: the tunnel itself was allowed. Either
+side may end its half first.
 """
 
+from mitmproxy.connection import ConnectionState
 from mitmproxy.proxy import commands
 from mitmproxy.proxy.context import Context
 
@@ -29,13 +32,34 @@ class RawTunnel(Passthrough):
     ) -> None:
         super().__init__(context, session, target, attempt, b"")
         self._first = FirstBytes()
+        self._has_ended = False  # the upstream sends no more
+        session.raw = True
 
     def _opened(self, error: DialError | UpstreamError | str | None) -> Commands:
         yield from super()._opened(error)
         if error is None:  # after SOCKS5 it is held until now
             yield PauseReading(self._upstream.server, hold=False)
 
+    def _upstream_ended(self) -> Commands:
+        client, server = self.context.client, self._upstream.server
+        half = client.state is ConnectionState.OPEN and server.state is ConnectionState.CAN_WRITE
+        if not half or not self._upstream.ended_well:
+            yield from super()._upstream_ended()
+            return
+        self._has_ended = True
+        yield from self._release_first_bytes()
+        yield commands.CloseTcpConnection(client, half_close=True)
+
+    def _client_closed(self) -> Commands:
+        if self._has_ended:
+            yield from self._close(None)
+        else:
+            yield from super()._client_closed()
+
     def _up(self, data: bytes) -> Commands:
+        if self._has_ended and self._upstream.server.state is ConnectionState.CLOSED:
+            yield from self._close(None)  # nobody reads it any more
+            return
         if self._first.is_over:
             yield from super()._up(data)
             return

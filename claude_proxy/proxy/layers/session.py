@@ -102,6 +102,7 @@ class Session:
     # An open connection to `target` that is still unused: the next dial takes it.
     preconnected: Server | None = None
     passthrough: bool = False  # the tunnel's TLS is not intercepted
+    raw: bool = False  # any protocol may be spoken in the tunnel
     websocket_request: Request | None = None  # the request that opened a WebSocket
     waiting: Waiting = Waiting.HEAD
     wait_id: int = 0  # counts the waits, to distinguish a new one from the one before

@@ -4,10 +4,17 @@ import pytest
 
 from claude_proxy.config.allowlist import loader
 from claude_proxy.config.allowlist.loader import Included, Library
-from claude_proxy.errors import ConfigErrors
+from claude_proxy.errors import ConfigError, ConfigErrors
 from claude_proxy.policy.rules import Tls
 from claude_proxy.wire.authority import Authority
 from tests.config.allowlist.reading import load, load_entry, told
+
+
+def errors_of(text: str) -> list[ConfigError]:
+    with pytest.raises(ConfigErrors) as caught:
+        loader.load(text, name="a.yaml")
+    return list(caught.value.problems)
+
 
 # Passthrough
 
@@ -111,3 +118,82 @@ def test_a_conflict_of_two_files_is_told_in_the_file_of_the_limit() -> None:
     (problem,) = caught.value.problems
     assert problem.where == "b.yaml:1:9, a.test"
     assert "a.test (a.yaml:2) passes TLS through" in problem.what
+
+
+TCP = "{host: a.x.test, scheme: tcp, ports: [8080]}"
+BESIDE_TCP = {
+    "methods of the host": (
+        f"allow: [{TCP}, {{host: a.x.test, ports: [8080], methods: [GET]}}]",
+        "methods cannot be checked at a.x.test where a.x.test",
+    ),
+    "paths of hosts around it": (
+        f'allow: [{TCP}, {{host: "*.x.test", ports: [8080], paths: [/a]}}]',
+        "paths cannot be checked at *.x.test where a.x.test",
+    ),
+    "plain HTTP": (
+        f"allow: [{TCP}, {{host: a.x.test, scheme: http, ports: [8080]}}]",
+        "plain HTTP cannot be spoken at a.x.test",
+    ),
+    "a denial of paths": (
+        f"allow: [{TCP}]\ndeny: [{{host: a.x.test, paths: [/admin]}}]",
+        "paths cannot be checked at a.x.test where a.x.test",
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "what"), BESIDE_TCP.values(), ids=BESIDE_TCP)
+def test_a_rule_for_tcp_beside_one_that_judges_requests_is_refused(text: str, what: str) -> None:
+    (error,) = errors_of(text)
+
+    assert error.what.startswith(what)
+    assert "is for tcp" in error.what
+    assert error.fix is not None
+    assert "take the port out of one" in error.fix
+
+
+APART_FROM_TCP = [
+    f"allow: [{TCP}, {{host: a.x.test, methods: [GET]}}]",
+    f"allow: [{TCP}, {{host: a.x.test, ports: [8080]}}]",
+    f"allow: [{TCP}, {{host: a.x.test, scheme: http}}]",
+    f"allow: [{TCP}]\ndeny: [{{host: b.test, paths: [/]}}]",
+    f"default: allow\nallow: [{TCP}]",
+    f"allow: [{TCP}]\ncredentials: [{{host: b.test, inject: bearer, from: {{env: T}}}}]",
+]
+
+
+@pytest.mark.parametrize("text", APART_FROM_TCP)
+def test_a_rule_for_tcp_stands_beside_what_it_does_not_touch(text: str) -> None:
+    assert loader.load(text, name="a.yaml").rules_count > 0
+
+
+@pytest.mark.parametrize(
+    ("host", "bound"),
+    [
+        ("a.test", "a.test"),
+        ("a.test", "b.test, a.test"),
+        ('"*.corp.test"', "a.corp.test"),
+        ("a.corp.test", '"*.corp.test"'),
+        ("claude.ai", "api.anthropic.com"),
+    ],
+)
+def test_a_host_with_a_credential_takes_no_rule_for_tcp_on_any_port(host: str, bound: str) -> None:
+    text = (
+        f"allow: [{{host: {host}, scheme: tcp, ports: [2222]}}]\n"
+        f"credentials: [{{hosts: [{bound}], name: n, inject: bearer, from: {{env: T}}}}]\n"
+    )
+
+    (error, *_) = errors_of(text)
+
+    assert error.what.startswith("bytes of any protocol may not go to")
+    assert "the credential n (a.yaml:2" in error.what
+    assert error.where is not None
+    assert error.where.startswith("a.yaml:1:")
+
+
+def test_a_host_whose_requests_are_limited_takes_no_rule_for_tcp() -> None:
+    text = "allow: [{host: api.anthropic.com, scheme: tcp, ports: [2222]}, {preset: claude}]"
+
+    errors = errors_of(text)
+
+    assert errors
+    assert all("requests to it are limited" in error.what for error in errors)

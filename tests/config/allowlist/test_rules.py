@@ -46,11 +46,21 @@ FIELDS = {
     "an unknown scheme": (
         "scheme: ftp",
         '"ftp" is not a value of scheme',
-        "https or http",
+        "https or http or tcp",
         ".scheme",
     ),
-    "a shouted scheme": ("scheme: HTTPS", "not a value of scheme", "https or http", ".scheme"),
-    "a list of schemes": ("scheme: [http]", "not a value of scheme", "https or http", ".scheme"),
+    "a shouted scheme": (
+        "scheme: HTTPS",
+        "not a value of scheme",
+        "https or http or tcp",
+        ".scheme",
+    ),
+    "a list of schemes": (
+        "scheme: [http]",
+        "not a value of scheme",
+        "https or http or tcp",
+        ".scheme",
+    ),
     "tls off": ("tls: off", '"off" is not a value of tls', "intercept or passthrough", ".tls"),
     "an address with host bits": (
         "addresses: [10.0.0.1/8]",
@@ -88,6 +98,43 @@ FIELDS = {
         ".methods",
     ),
     "TLS for plain HTTP": ("scheme: http\n    tls: intercept", "has no TLS", "delete", ".tls"),
+    "tcp without a port": ("scheme: tcp", "names no port", "ports: [5432]", ".ports"),
+    "tcp with methods": (
+        "scheme: tcp\n    ports: [22]\n    methods: [GET]",
+        "methods cannot be kept with scheme: tcp",
+        "delete methods",
+        ".methods",
+    ),
+    "tcp with paths": (
+        "scheme: tcp\n    ports: [22]\n    paths: [/a]",
+        "paths cannot be kept with scheme: tcp",
+        "delete paths",
+        ".paths",
+    ),
+    "tcp with TLS": (
+        "scheme: tcp\n    ports: [22]\n    tls: intercept",
+        "tls cannot be kept with scheme: tcp",
+        "delete tls",
+        ".tls",
+    ),
+    "tcp on a port of HTTPS": (
+        "scheme: tcp\n    ports: [22, 443]",
+        "port 443 is for https",
+        "tls: passthrough",
+        ".ports",
+    ),
+    "tcp on a port of HTTP": (
+        "scheme: tcp\n    ports: [80]",
+        "port 80 is for http",
+        "delete",
+        ".ports",
+    ),
+    "passthrough where no TLS begins": (
+        "tls: passthrough\n    ports: [22, 443]",
+        "SSH on port 22 does not begin with TLS",
+        "write scheme: tcp in place of tls: passthrough, for port 22",
+        ".tls",
+    ),
     "port 443 by HTTP": (
         "scheme: http\n    ports: [443]",
         "port 443 is for scheme https",
@@ -103,7 +150,7 @@ def test_a_field_that_cannot_be_kept_is_refused(field: str, what: str, fix: str,
 
     assert what in found
     assert fix in way_out
-    assert re.fullmatch(rf"a\.yaml:[34]:\d+, allow\[0\]{re.escape(key)}", where)
+    assert re.fullmatch(rf"a\.yaml:[345]:\d+, allow\[0\]{re.escape(key)}", where)
 
 
 def test_a_place_is_the_line_and_column_of_the_value() -> None:

@@ -15,7 +15,7 @@ from claude_proxy.config.allowlist.schema import schema
 from claude_proxy.errors import ConfigErrors
 from claude_proxy.policy.methods import METHODS
 from claude_proxy.policy.request import Scheme
-from claude_proxy.policy.rules import Tls
+from claude_proxy.policy.rules import RawScheme, Tls
 
 ROOT = Path(__file__).resolve().parents[3]
 SHIPPED = (ROOT / "allowlist.yaml").read_text("utf-8")
@@ -49,7 +49,7 @@ def test_the_schema_knows_what_the_loader_knows() -> None:
     assert tuple(definitions["allowRule"]["properties"]) == ALLOW_FIELDS
     assert tuple(definitions["denyRule"]["properties"]) == DENY_FIELDS
     fields = definitions["allowRule"]["properties"]
-    assert fields["scheme"]["enum"] == [scheme.value for scheme in Scheme]
+    assert fields["scheme"]["enum"] == [scheme.value for scheme in (*Scheme, *RawScheme)]
     assert fields["tls"]["enum"] == [tls.value for tls in Tls]
 
 

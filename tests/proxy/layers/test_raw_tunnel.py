@@ -9,7 +9,7 @@ from tests.proxy.layers.stage import ORIGIN, Ledger, Stage, gate_of
 from tests.wire.hellos import ENCRYPTED, hello, real_hello, records, sni
 
 TARGET = Authority.of("raw.example", 22)
-ALLOWLIST = "allow: [{host: raw.example, ports: [22], tls: passthrough}]"
+ALLOWLIST = "allow: [{host: raw.example, scheme: tcp, ports: [22]}]"
 
 
 def play(ledger: Ledger, *, connects: bool = True) -> Stage:

@@ -44,6 +44,7 @@ class RunOptions:
     show_home: tuple[Path, ...] = ()
     share_agent_home: bool = False
     no_network: bool = False
+    transparent: str = "off"
     without_seccomp: bool = False
     unix_sockets: str | None = None
     max_processes: int = 4096
@@ -80,6 +81,7 @@ def run_spec_of(given: RunOptions, settings: Settings, sources: PolicySources) -
     network = _choose_network(given, chosen.network, restrictions)
     _refuse_lost_denials(given, network, restrictions, path)
     _refuse_open_sockets(given, network)
+    _refuse_transparent_without_proxy(given, network)
     sandbox = SandboxSpec(
         command=_command(given, profile),
         project=project,
@@ -96,6 +98,7 @@ def run_spec_of(given: RunOptions, settings: Settings, sources: PolicySources) -
         hide=restrictions.hide,
         read_only=restrictions.read_only,
         limits=_limits(given),
+        transparent=given.transparent == "on",
         project_id=project_id,
     )
     # The run's own proxy listens where nobody else can reach it, and demands nothing.
@@ -269,6 +272,15 @@ def _refuse_open_sockets(given: RunOptions, network: NetworkMode) -> None:
             "those of agents and of the session bus too",
             where="--policy, --without-seccomp",
             fix="drop --without-seccomp, or choose another policy",
+        )
+
+
+def _refuse_transparent_without_proxy(given: RunOptions, network: NetworkMode) -> None:
+    if given.transparent == "on" and network is not NetworkMode.PROXY:
+        raise ConfigError(
+            "there is no proxy that the programs inside could be led to",
+            where="--transparent on",
+            fix="drop it, or choose a network with a proxy",
         )
 
 

@@ -369,6 +369,15 @@ FIELDS: tuple[OptionField, ...] = (
         has_variable=False,
     ),
     OptionField(
+        key="run.transparent",
+        kind=Choice(("on", "off")),
+        help="Let programs that ignore the proxy settings connect too: names that the policy "
+        "allows get an address inside, which leads to the proxy (on).",
+        topic=Topic.SANDBOX,
+        commands=_RUN,
+        default="off",
+    ),
+    OptionField(
         key="run.without_seccomp",
         kind=Flag("--with-seccomp"),
         help="Run without the system call filter, for a kernel without seccomp or a program that "

@@ -75,3 +75,5 @@ ANOTHER_LOGIN_PINNED = denied(Reason.FOREIGN_CREDENTIAL)
 LOGIN_NOT_PINNED = denied(Reason.CREDENTIAL_UNAVAILABLE)
 # After the request was allowed, a reload bound other credentials to its host.
 CREDENTIALS_CHANGED = denied(Reason.CREDENTIAL_UNAVAILABLE)
+# A run has looked up too many names below one wildcard.
+TOO_MANY_NAMES = denied(Reason.NAME_LIMIT)

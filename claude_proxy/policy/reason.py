@@ -44,5 +44,6 @@ class Reason(StrEnum):
     CEILING_REACHED = "ceiling-reached"  # 429, of the gateway
     RULE_WITHDRAWN = "rule-withdrawn"  # a reload removed the rule of an open tunnel
     CA_UNUSABLE = "ca-unusable"  # TLS with clients is not possible now
+    NAME_LIMIT = "name-limit"  # a lookup of too many names, or of one that looks like data
     AUDIT_FAILED = "audit-failed"
     INTERNAL_ERROR = "internal-error"

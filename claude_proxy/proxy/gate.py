@@ -35,10 +35,12 @@ from claude_proxy.policy.decision import (
     CA_UNUSABLE,
     FAULT,
     LOGIN_NOT_PINNED,
+    TOO_MANY_NAMES,
     UNRECORDED,
     Decision,
     denied,
 )
+from claude_proxy.policy.lookups import LookupDecision, decide_lookup
 from claude_proxy.policy.policy import AddressOwner, Policy
 from claude_proxy.policy.reason import Reason
 from claude_proxy.policy.request import Request
@@ -48,6 +50,7 @@ from claude_proxy.proxy.client_tls import PROMPT_S
 from claude_proxy.proxy.inspection.base import InspectorChain, ResponseInspector
 from claude_proxy.proxy.inspection.leak_guard import LeakGuard
 from claude_proxy.proxy.inspection.usage_meter import UsageMeter, readable_encodings
+from claude_proxy.proxy.name_limits import NameLimits
 from claude_proxy.proxy.rare_warnings import RareWarnings
 from claude_proxy.wire.address import Address
 from claude_proxy.wire.authority import Authority, text_of
@@ -56,6 +59,10 @@ logger = logging.getLogger(__name__)
 
 # Returns the id under which an event was recorded; None: its own.
 type Record = Callable[[Event], int | None]
+
+LOOKUP = "LOOKUP"  # in the audit log, where a tunnel has CONNECT
+_LOOKUP_PORT = 443  # of its target there, as a lookup has none
+_NEW_NAME = "name-lookup"  # the kind of a notice
 
 # Most bytes of request bodies that may wait to be judged, over all connections.
 _HELD_LIMIT = 512 * 1024 * 1024
@@ -190,6 +197,7 @@ class Gate:
         self._last_id = 0
         self._audit_works = True
         self.warnings = RareWarnings(logger.warning)
+        self._name_limits = NameLimits()
 
     def warn_of_client(
         self,
@@ -270,6 +278,46 @@ class Gate:
         """Tell whether the WebSocket that a request opened may stay open; nothing is recorded."""
         return _decided(lambda: self.policy.decide_request(request)).allowed
 
+    # --- lookups
+
+    def look_up(self, client_info: ClientInfo, name: str) -> LookupDecision:
+        """Decide whether a client that resolves names itself may have an address for one.
+
+        What is recorded is a denial, and the first lookup of a name that only a wildcard covers;
+        that of another is part of the tunnel that follows it.
+        """
+        try:
+            found = self._looked_up(client_info, name)
+        except Exception:  # fail closed
+            logger.exception("deciding failed")
+            found = LookupDecision(FAULT)
+        if found.decision.allowed:
+            return found
+        attempt = self._recorded(
+            client_info,
+            Verdict(found.decision),
+            Phase.CONNECT,
+            f"{name}:{_LOOKUP_PORT}",
+            method=LOOKUP,
+        )
+        self.end(attempt)
+        return LookupDecision(attempt.decision)
+
+    def _looked_up(self, client_info: ClientInfo, name: str) -> LookupDecision:
+        found = decide_lookup(self.policy, name)
+        if not found.decision.allowed or found.wildcard is None:
+            return found
+        run, wildcard = client_info.run or "", found.wildcard
+        limits = self._name_limits
+        if not limits.admits(run, wildcard, name):
+            return LookupDecision(TOO_MANY_NAMES)
+        if limits.is_new(run, wildcard, name):
+            text = f"{owner_of(client_info.client, client_info.run)} looked up {name}"
+            if not self._noted(Notice(0, _NEW_NAME, text, run=client_info.run)):
+                return LookupDecision(UNRECORDED)
+            limits.add(run, wildcard, name)
+        return found
+
     # --- dials
 
     def dial(self, client_info: ClientInfo, target: Authority) -> Decision:
@@ -334,7 +382,10 @@ class Gate:
     def note_warm(self, client_info: ClientInfo, text: str) -> bool:
         """Record that a connection is opened for a client's next request; False: it must not be."""
         owner = owner_of(client_info.client, client_info.run)
-        notice = Notice(0, WARM_UPSTREAM, f"{text} of {owner}", run=client_info.run)
+        return self._noted(Notice(0, WARM_UPSTREAM, f"{text} of {owner}", run=client_info.run))
+
+    def _noted(self, notice: Notice) -> bool:
+        """Record a notice; False if what it is about must not happen."""
         try:
             self._record(notice)
         except AuditError as problem:

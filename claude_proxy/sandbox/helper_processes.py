@@ -16,7 +16,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import field
 from pathlib import Path
 from types import TracebackType
@@ -349,12 +349,27 @@ class LookupSockets:
     init: int
 
 
+FAKE_PORTS = (80, 443)  # that fake addresses have from the start
+
+
+@dataclass(frozen=True, slots=True)
+class FakeNetwork:
+    """The namespace that the sandbox's fake addresses lead to, and its listeners by port."""
+
+    namespace: int
+    listeners: Mapping[int, socket.socket]
+
+
 @dataclass(frozen=True, slots=True)
 class RelaySockets:
-    """The sandbox's sockets that one relay serves; `lookups`, if it notes names as well."""
+    """The sandbox's sockets that one relay serves; `lookups`, if it notes names as well.
+
+    With a fake network, it answers these lookups as the proxy decides.
+    """
 
     listeners: Sequence[socket.socket]
     lookups: LookupSockets | None = None
+    fake_network: FakeNetwork | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -392,6 +407,12 @@ def start_relay(
         numbers = [sock.fileno() for sock in (noting.udp, noting.tcp, noting.channel.theirs)]
         words += ["--note-lookups", *(f"fd:{number}" for number in numbers), str(noting.init)]
         passed += numbers
+    if sockets.fake_network is not None:
+        fake = sockets.fake_network
+        listeners = {port: sock.fileno() for port, sock in fake.listeners.items()}
+        at = ",".join(f"{port}=fd:{number}" for port, number in listeners.items())
+        words += ["--fake-network", f"fd:{fake.namespace}", at]
+        passed += (fake.namespace, *listeners.values())
     process = start_program(words, (*passed, *(sock.fileno() for sock in sockets.listeners)), log)
     for descriptor in closed_here:
         os.close(descriptor)

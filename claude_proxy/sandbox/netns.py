@@ -30,6 +30,11 @@ _ANSWER_S = 10.0
 _HEAD_LIMIT = 4096
 _NO_ROUTE = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL})
 _NO_FAMILY = errno.EAFNOSUPPORT  # a kernel without IPv6
+_FIX = "run `claude-proxy doctor`, which checks the namespaces of this machine"
+_NO_FAKE_NETWORK = (
+    "leave out --transparent on; or let the kernel have virtual cables (CONFIG_VETH; "
+    "`sudo modprobe veth`)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,19 +54,54 @@ def listeners(
     First those that listen on TCP ports, then those that receive on UDP ports.
     """
     wanted = len(ports) + len(datagram_ports)
-    with _inside(pid, lambda channel: _hand_over(channel, ports, datagram_ports)) as channel:
-        message, descriptors, _, _ = socket.recv_fds(channel, _HEAD_LIMIT, wanted)
-        sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
-        if len(sockets) != wanted:
-            for sock in sockets:
-                sock.close()
-            raise _failed(message)
-        return sockets
+    with _inside(
+        _network_of(pid), lambda channel: _hand_over(channel, ports, datagram_ports)
+    ) as channel:
+        return [socket.socket(fileno=number) for number in _received(channel, wanted)]
+
+
+def fake_network(pid: int, ports: Sequence[int]) -> tuple[int, list[socket.socket]]:
+    """Give process `pid` the fake addresses, and return where they lead.
+
+    That is a descriptor of a network namespace, and a listening socket in it for each TCP port.
+    """
+    from claude_proxy.sandbox import fake_network  # noqa: PLC0415 - few runs have one
+
+    with _inside(
+        _network_of(pid), lambda channel: fake_network.hand_over(channel, ports)
+    ) as channel:
+        namespace, *rest = _received(channel, 1 + len(ports), _NO_FAKE_NETWORK)
+        return namespace, [socket.socket(fileno=number) for number in rest]
+
+
+def fake_network_listener(namespace: int, port: int) -> socket.socket:
+    """Return one more listening socket in the namespace that `fake_network` returned."""
+    from claude_proxy.sandbox import fake_network  # noqa: PLC0415 - few runs have one
+
+    with _inside(
+        f"/proc/self/fd/{namespace}", lambda channel: fake_network.hand_over_one(channel, port)
+    ) as channel:
+        return socket.socket(fileno=_received(channel, 1)[0])
+
+
+def _network_of(pid: int) -> str:
+    return f"/proc/{pid}/ns/net"
+
+
+def _received(channel: socket.socket, wanted: int, fix: str = _FIX) -> list[int]:
+    message, descriptors, _, _ = socket.recv_fds(channel, _HEAD_LIMIT, wanted)
+    if len(descriptors) != wanted:
+        for number in descriptors:
+            os.close(number)
+        raise _failed(message, fix)
+    return list(descriptors)
 
 
 def probe_network(pid: int, port: int, allowed: str, denied: str) -> NetworkProbe:
     """Try connections from the network namespace of `pid`; targets are "host:port"."""
-    with _inside(pid, lambda channel: _report(channel, port, allowed, denied)) as channel:
+    with _inside(
+        _network_of(pid), lambda channel: _report(channel, port, allowed, denied)
+    ) as channel:
         message = channel.recv(_HEAD_LIMIT)
         try:
             found = json.loads(message)
@@ -127,14 +167,14 @@ def _ask(port: int, target: str) -> int | None:
 
 
 @contextlib.contextmanager
-def _inside(pid: int, work: Callable[[socket.socket], None]) -> Iterator[socket.socket]:
-    """Run `work` in a child in the namespaces of `pid`; yield the channel to it."""
+def _inside(network: str, work: Callable[[socket.socket], None]) -> Iterator[socket.socket]:
+    """Run `work` in a child in a network namespace, by its file; yield the channel to it."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     sys.stdout.flush()
     sys.stderr.flush()
     child = os.fork()
     if child == 0:
-        _become_child(pid, theirs, work)
+        _become_child(network, theirs, work)
     theirs.close()
     try:
         ours.settimeout(_PATIENCE_S + 2 * _ANSWER_S)
@@ -146,13 +186,15 @@ def _inside(pid: int, work: Callable[[socket.socket], None]) -> Iterator[socket.
         _reap(child)
 
 
-def _become_child(pid: int, channel: socket.socket, work: Callable[[socket.socket], None]) -> None:
+def _become_child(
+    network: str, channel: socket.socket, work: Callable[[socket.socket], None]
+) -> None:
     """Enter the namespaces, do the work, and exit without running the parent's clean-up."""
     try:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP):
             signal.signal(number, signal.SIG_DFL)
         signal.set_wakeup_fd(-1)
-        _enter(pid)
+        _enter(network)
         work(channel)
     except BaseException as error:  # noqa: BLE001 - the child ends here
         text = getattr(error, "strerror", None) or type(error).__name__
@@ -162,8 +204,8 @@ def _become_child(pid: int, channel: socket.socket, work: Callable[[socket.socke
         os._exit(0)
 
 
-def _enter(pid: int) -> None:
-    network = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY)
+def _enter(file: str) -> None:
+    network = os.open(file, os.O_RDONLY)
     # Not /proc/PID/ns/user: bwrap may have made a second user namespace below the one that owns
     # the network, and entering requires the owner.
     owner = fcntl.ioctl(network, _NS_GET_USERNS)
@@ -186,10 +228,10 @@ def _reap(child: int) -> None:
         os.close(descriptor)
 
 
-def _failed(message: bytes) -> ClaudeProxyError:
+def _failed(message: bytes, fix: str = _FIX) -> ClaudeProxyError:
     reason = message.decode(errors="replace").lower() or "no answer"
     return ClaudeProxyError(
         f"the sandbox's network cannot be entered: {reason}",
         where="bwrap --unshare-net",
-        fix="run `claude-proxy doctor`, which checks the namespaces of this machine",
+        fix=fix,
     )

@@ -60,6 +60,8 @@ from claude_proxy.sandbox.executables import find_program
 from claude_proxy.sandbox.git import private_repositories
 from claude_proxy.sandbox.guard_process import EXIT_CODE, MountGuard, mount_guard
 from claude_proxy.sandbox.helper_processes import (
+    FAKE_PORTS,
+    FakeNetwork,
     HelperProcess,
     LookupSockets,
     ProxyProcess,
@@ -609,15 +611,29 @@ def _relays(  # noqa: PLR0913 - everything that a relay connects
         for sock in (*sockets, datagrams):
             closing.enter_context(sock)
         noting = LookupSockets(datagrams, sockets.pop(2), lookups, bubblewrap.init)
+        fake = _fake_network(run_spec, bubblewrap.init, closing)
         upstream = joined.target if joined else _unix_upstream(run_directory.socket_path)
         yield stack.enter_context(
-            start_relay(RelaySockets(sockets[:2], noting), upstream, run_directory, log, announced)
+            start_relay(
+                RelaySockets(sockets[:2], noting, fake), upstream, run_directory, log, announced
+            )
         )
         if run_spec.settings.gateway is not None:
             gateway = _unix_upstream(run_directory.gateway_path)
             yield stack.enter_context(
                 start_relay(RelaySockets(sockets[2:]), gateway, run_directory, log, announced)
             )
+
+
+def _fake_network(run_spec: RunSpec, init: int, closing: ExitStack) -> FakeNetwork | None:
+    """Give the sandbox fake addresses, for clients that ignore the proxy, if that is wanted."""
+    if not run_spec.sandbox.transparent:
+        return None
+    namespace, sockets = netns.fake_network(init, FAKE_PORTS)
+    closing.callback(os.close, namespace)
+    for sock in sockets:
+        closing.enter_context(sock)
+    return FakeNetwork(namespace, dict(zip(FAKE_PORTS, sockets, strict=True)))
 
 
 def _unix_upstream(path: Path) -> RelayTarget:

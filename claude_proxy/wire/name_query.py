@@ -1,8 +1,8 @@
-"""DNS queries: the name that is asked for, and the answer that there is no such name (RFC 1035).
+"""DNS queries: the name that is asked for, and the answers of a listener that resolves nothing.
 
-Sans-io, and only as much as a listener needs that resolves nothing. Law kept: silence before allow.
-The answer is NXDOMAIN, which C libraries report at once as an unknown name; after REFUSED or
-SERVFAIL they ask again and call the failure a temporary one.
+Sans-io (RFC 1035). Law kept: silence before allow. That there is no such name is NXDOMAIN, which C
+libraries report at once as an unknown name; after REFUSED or SERVFAIL they ask again and call the
+failure a temporary one.
 """
 
 NAME_LIMIT = 255  # octets, section 2.3.4
@@ -14,6 +14,11 @@ _QUERY_MASK = 0xF800  # QR and OPCODE: a standard query has none of these bits
 _RECURSION_DESIRED = 0x0100
 _NO_SUCH_NAME = 0x8083  # QR, RA, RCODE 3
 _FORMAT_ERROR = 0x8081  # QR, RA, RCODE 1
+_FAILURE = 0x8082  # QR, RA, RCODE 2
+_FOUND = 0x8080  # QR, RA
+_A, _ANY, _INTERNET = 1, 255, 1
+_NAME_OF_QUESTION = 0xC000 | _HEAD  # a pointer, section 4.1.4
+_TTL_S = 60
 
 
 class NameQuery:
@@ -62,8 +67,33 @@ def answer(message: bytes) -> bytes:
         query = parse(message)
     except ValueError:
         return message[:2] + _FORMAT_ERROR.to_bytes(2) + bytes(8)
-    flags = _NO_SUCH_NAME | (int.from_bytes(message[2:4]) & _RECURSION_DESIRED)
-    return message[:2] + flags.to_bytes(2) + b"\0\1" + bytes(6) + message[_HEAD : query.end]
+    return _reply(message, query, _NO_SUCH_NAME)
+
+
+def failure(message: bytes, query: NameQuery) -> bytes:
+    """Return the answer that nothing is known now, so that a client asks again."""
+    return _reply(message, query, _FAILURE)
+
+
+def address_answer(message: bytes, query: NameQuery, address: bytes) -> bytes:
+    """Return the answer that a name has one IPv4 address, and no record of any other type.
+
+    A client that asks for IPv6 addresses as well then takes this one.
+    """
+    if (
+        query.kind not in (_A, _ANY)
+        or int.from_bytes(message[query.end - 2 : query.end]) != _INTERNET
+    ):
+        return _reply(message, query, _FOUND)
+    head = (_NAME_OF_QUESTION, _A, _INTERNET)
+    record = b"".join(number.to_bytes(2) for number in head) + _TTL_S.to_bytes(4)
+    return _reply(message, query, _FOUND, record + len(address).to_bytes(2) + address)
+
+
+def _reply(message: bytes, query: NameQuery, flags: int, record: bytes = b"") -> bytes:
+    flags |= int.from_bytes(message[2:4]) & _RECURSION_DESIRED
+    counts = b"\0\1" + (b"\0\1" if record else b"\0\0") + bytes(4)
+    return message[:2] + flags.to_bytes(2) + counts + message[_HEAD : query.end] + record
 
 
 def _octet(message: bytes, at: int) -> int:

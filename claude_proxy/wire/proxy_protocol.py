@@ -1,9 +1,9 @@
 """PROXY protocol header: how a relay tells the proxy for which run it connects; sans-io.
 
-Version 2 of HAProxy's specification (proxy-protocol.txt, section 2.2), with four custom values: the
-name of the run, its program, a token that proves the name, and one that proves the password that
-the proxy demands of its clients. Name and program appear in the audit log, and no decision depends
-on them. Code that prints them must escape them.
+Version 2 of HAProxy's specification (proxy-protocol.txt, section 2.2), with five custom values: the
+name of the run, its program, a token that proves the name, one that proves the password that the
+proxy demands of its clients, and a host name that the relay asks about. Name and program appear in
+the audit log, and no decision depends on them. Code that prints them must escape them.
 
 It imports almost nothing, because the relay uses it and must start within milliseconds.
 """
@@ -29,6 +29,7 @@ _NAME = 0xE0
 _PROGRAM = 0xE1
 _TOKEN = 0xE2
 _PASSWORD_PROOF = 0xE3
+_ASKED = 0xE4
 _VALUE_LIMIT = 255
 
 _PREFIX_SIZE = len(SIGNATURE) + 4  # with version, family and length
@@ -36,7 +37,7 @@ _LIMIT = 1024
 
 
 _Values = namedtuple(  # noqa: PYI024
-    "_Values", ["name", "program", "token", "password_proof"], defaults=[""]
+    "_Values", ["name", "program", "token", "password_proof", "asked"], defaults=["", ""]
 )
 
 
@@ -49,6 +50,7 @@ class Announcement(_Values):
     program: str
     token: str
     password_proof: str  # SHA-256 in hexadecimal, "" if there is no password
+    asked: str  # a host name, instead of a client's bytes: may it have an address?
 
 
 def encode(name: str, program: str, token: str, password_proof: str = "") -> bytes:
@@ -57,6 +59,16 @@ def encode(name: str, program: str, token: str, password_proof: str = "") -> byt
     if password_proof:
         values += _tlv(_PASSWORD_PROOF, password_proof)
     return SIGNATURE + bytes((_PROXY, _UNSPECIFIED)) + len(values).to_bytes(2) + values
+
+
+def asking(header: bytes, name: str) -> bytes:
+    """Return a header that `encode` made, or none, as one that asks about a host name.
+
+    The proxy answers with a line, as `wire.lookup_answer` has it, and closes.
+    """
+    header = header or encode("", "", "")
+    values = header[_PREFIX_SIZE:] + _tlv(_ASKED, name)
+    return SIGNATURE + bytes((_LOCAL, _UNSPECIFIED)) + len(values).to_bytes(2) + values
 
 
 def _tlv(kind: int, text: str) -> bytes:
@@ -92,7 +104,7 @@ def read(buffer: bytearray) -> Announcement | None:
 
 
 def _announcement_of(block: bytes) -> Announcement:
-    found = {_NAME: "", _PROGRAM: "", _TOKEN: "", _PASSWORD_PROOF: ""}
+    found = dict.fromkeys((_NAME, _PROGRAM, _TOKEN, _PASSWORD_PROOF, _ASKED), "")
     seen = set()
     at = 0
     while at < len(block):

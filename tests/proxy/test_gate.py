@@ -9,7 +9,7 @@ import pytest
 
 from claude_proxy.config.settings import AuditFailure
 from claude_proxy.errors import AuditError
-from claude_proxy.events import DecisionMade, Event, OutcomeSeen, Phase
+from claude_proxy.events import DecisionMade, Event, Notice, OutcomeSeen, Phase
 from claude_proxy.policy.credentials.decision import AvailableSecrets
 from claude_proxy.policy.credentials.secret import Secret
 from claude_proxy.policy.decision import Decision
@@ -18,6 +18,7 @@ from claude_proxy.policy.reason import Reason
 from claude_proxy.policy.request import Request, Scheme
 from claude_proxy.policy.rules import Tls
 from claude_proxy.proxy.gate import ClientInfo, Gate, NoSecrets
+from claude_proxy.proxy.name_limits import RATE_LIMIT
 from claude_proxy.wire.authority import Authority
 from tests.proxy.layers.stage import BrokenPolicy, Ledger, gate_of, policy_of
 
@@ -478,3 +479,65 @@ def test_a_mark_is_of_no_use_in_another_process(ledger: Ledger) -> None:
     gates = [Gate(POLICY, ledger.events.append, secret_provider=values) for _ in range(2)]
 
     assert len({gate.mark_of("a") for gate in gates}) == 2
+
+
+# --- lookups
+
+WILD = policy_of("""
+allow:
+  - example.com
+  - "*.wild.example"
+""")
+
+
+def test_a_denied_lookup_is_recorded(gate: Gate, ledger: Ledger) -> None:
+    found = gate.look_up(ORIGIN, "evil.example")
+
+    assert (found.decision.allowed, found.ports) == (False, ())
+    (made,) = ledger.decisions
+    assert (made.method, made.target, made.reason) == ("LOOKUP", "evil.example:443", "no-rule")
+    assert len(ledger.outcomes) == 1
+
+
+def test_the_lookup_of_a_name_that_a_rule_spells_out_is_part_of_the_tunnel_that_follows(
+    gate: Gate, ledger: Ledger
+) -> None:
+    assert gate.look_up(ORIGIN, "example.com").ports == (443,)
+    assert ledger.events == []
+
+
+def test_the_first_lookup_of_a_name_below_a_wildcard_is_recorded(ledger: Ledger) -> None:
+    gate = Gate(WILD, ledger.events.append)
+
+    for _ in range(3):
+        assert gate.look_up(ORIGIN, "a.wild.example").decision.allowed
+
+    (notice,) = ledger.events
+    assert isinstance(notice, Notice)
+    assert "a.wild.example" in notice.text
+
+
+def test_too_many_names_below_a_wildcard_are_denied(ledger: Ledger) -> None:
+    gate = Gate(WILD, ledger.events.append)
+
+    found = [gate.look_up(ORIGIN, f"n{n}.wild.example") for n in range(RATE_LIMIT + 1)]
+
+    assert [each.decision.allowed for each in found] == [True] * RATE_LIMIT + [False]
+    assert ledger.decisions[-1].reason == "name-limit"
+    assert gate.look_up(ORIGIN, "n0.wild.example").decision.allowed
+    assert gate.look_up(ORIGIN, "example.com").decision.allowed
+
+
+def test_a_lookup_that_cannot_be_recorded_is_denied() -> None:
+    disk = Disk(full=True)
+    gate = Gate(WILD, disk.record)  # type: ignore[arg-type]
+
+    assert not gate.look_up(ORIGIN, "a.wild.example").decision.allowed
+    assert not gate.look_up(ORIGIN, "evil.example").decision.allowed
+
+
+def test_a_fault_denies_a_lookup(ledger: Ledger) -> None:
+    gate = Gate(BrokenPolicy(), ledger.events.append)
+
+    assert not gate.look_up(ORIGIN, "example.com").decision.allowed
+    assert ledger.reasons == ["internal-error"]

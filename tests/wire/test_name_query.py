@@ -74,3 +74,40 @@ def test_any_bytes_are_answered_briefly_or_not_at_all(message: bytes) -> None:
 
     assert len(answer) <= max(len(message), 12)
     assert not answer or answer[2] & 0x80
+
+
+ADDRESS = bytes((198, 18, 0, 1))
+
+
+def test_an_address_is_one_record_about_the_name_of_the_question() -> None:
+    message = query("www.example", more=b"\0\0\x29" + bytes(8))
+    answer = name_query.address_answer(message, name_query.parse(message), ADDRESS)
+
+    assert int.from_bytes(answer[2:4]) == 0x8180  # QR, RD, RA, no error
+    assert answer[4:12] == b"\0\1\0\1" + bytes(4)
+    question = query("www.example")[12:]
+    assert answer[12 : 12 + len(question)] == question
+    record = answer[12 + len(question) :]
+    assert record[:6] == b"\xc0\x0c\0\1\0\1"
+    assert record[10:] == b"\0\4" + ADDRESS
+
+
+@pytest.mark.parametrize("kind", [AAAA, 5, 16, 33, 65])
+def test_a_name_with_an_address_has_no_other_records(kind: int) -> None:
+    message = query("www.example", kind)
+    answer = name_query.address_answer(message, name_query.parse(message), ADDRESS)
+
+    assert int.from_bytes(answer[2:4]) & 0xF == 0
+    assert answer[4:] == b"\0\1" + bytes(6) + message[12:]
+
+
+def test_another_class_than_the_internets_has_no_address() -> None:
+    message = query("www.example")[:-2] + b"\0\3"
+
+    assert name_query.address_answer(message, name_query.parse(message), ADDRESS)[6:8] == b"\0\0"
+
+
+def test_a_failure_is_not_that_there_is_no_such_name() -> None:
+    message = query("www.example")
+
+    assert name_query.failure(message, name_query.parse(message))[3] & 0xF == 2

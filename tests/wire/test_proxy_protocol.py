@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from claude_proxy.wire.proxy_protocol import SIGNATURE, Announcement, encode, read
+from claude_proxy.wire.proxy_protocol import SIGNATURE, Announcement, asking, encode, read
 
 ENCODABLE = st.text(st.characters(exclude_categories=["Cs"])).filter(
     lambda text: len(text.encode()) <= 255
@@ -156,3 +156,22 @@ def test_reading_it_needs_no_heavy_module() -> None:
     )
 
     assert done.stdout.split() == []
+
+
+def test_a_header_that_asks_about_a_name_says_all_that_it_said_before() -> None:
+    header = encode("run", "program", "token", "proof")
+
+    found = read(bytearray(asking(header, "a.example")))
+
+    assert found == Announcement("run", "program", "token", "proof", "a.example")
+
+
+def test_a_relay_without_a_header_of_its_own_can_ask_as_well() -> None:
+    assert read(bytearray(asking(b"", "a.example"))) == Announcement("", "", "", "", "a.example")
+
+
+def test_an_ordinary_header_asks_nothing() -> None:
+    found = read(bytearray(encode("run", "program", "token")))
+
+    assert found is not None
+    assert found.asked == ""

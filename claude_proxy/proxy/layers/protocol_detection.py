@@ -28,7 +28,7 @@ from claude_proxy.proxy.responses import (
     unauthenticated,
 )
 from claude_proxy.system.runs import shown_name
-from claude_proxy.wire import proxy_protocol, socks5
+from claude_proxy.wire import lookup_answer, proxy_protocol, socks5
 from claude_proxy.wire.authority import Authority
 from claude_proxy.wire.client_hello import starts_like_tls
 from claude_proxy.wire.http1.head import BadMessage, RequestHead
@@ -66,6 +66,7 @@ class ProtocolDetection(layer.Layer):
         # Once, before anything else, and only from this machine: a header that comes later was sent
         # by the sandboxed program, not by its relay.
         self._accepts_proxy_header = session.local
+        self._asked = ""  # the name that a relay asks about
         self._is_over = False
 
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
@@ -91,6 +92,9 @@ class ProtocolDetection(layer.Layer):
                 yield from self._refuse(None, Reason.BAD_REQUEST, bad_request(text))
                 return
             if not is_past:
+                return
+            if self._asked:
+                yield from self._answer_lookup()
                 return
         if self._in:
             yield from self._choose()
@@ -136,7 +140,19 @@ class ProtocolDetection(layer.Layer):
             session.credentials = None  # the relay has the password; what is behind it has not
         if proxy_header.name and not session.has_run:
             session.client_info = _of_announced_run(session, proxy_header)
+        self._asked = proxy_header.asked
         return True
+
+    def _answer_lookup(self) -> Commands:
+        """Tell a relay whether a name that was looked up in its sandbox may have an address."""
+        session = self._session
+        if self._serve is not None or session.credentials is not None:
+            yield from self._close()  # a listener without names, or a client without its password
+            return
+        found = session.gate.look_up(session.client_info, self._asked)
+        answer = lookup_answer.encode(found.ports if found.decision.allowed else ())
+        yield commands.SendData(self.context.client, answer)
+        yield from self._close()
 
     def _refuse_tls(self) -> Commands:
         """Refuse a client whose proxy URL begins with https://."""

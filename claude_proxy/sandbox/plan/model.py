@@ -118,6 +118,7 @@ class SandboxSpec:
     limits: ResourceLimits = ResourceLimits()
     project_id: FileId | None = None  # of the project's directory when the run began
     clone: ProjectClone | None = None  # shown at the project's path, where nothing of it is
+    transparent: bool = False  # names that the policy allows have fake addresses
 
     @property
     def has_proxy(self) -> bool:

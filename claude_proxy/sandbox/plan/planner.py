@@ -223,7 +223,11 @@ class _Planner:
         shown = {f"/etc/{name}" for name in self._facts.etc if system_mounts.is_shown_in_etc(name)}
         for name in sorted({*shown, *system_mounts.ETC_BELOW}):
             self._system.add(Path(name))
-        written = system_mounts.files(self._facts.user, notes_lookups=self._spec.has_proxy)
+        written = system_mounts.files(
+            self._facts.user,
+            notes_lookups=self._spec.has_proxy,
+            answers_lookups=self._spec.transparent,
+        )
         if self._spec.unfiltered:
             written |= self._facts.resolver
         for name, content in written.items():

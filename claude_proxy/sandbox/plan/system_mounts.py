@@ -149,6 +149,8 @@ RESOLVER = ("/etc/hosts", "/etc/nsswitch.conf", "/etc/resolv.conf")
 _RESOLV_CONF = "# Only the proxy resolves names.\n"
 # One short try: the answer is always the same.
 _LOOKUPS_NOTED = "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n"
+# The proxy is asked about each name, and may still be starting.
+_LOOKUPS_ANSWERED = "nameserver 127.0.0.1\noptions timeout:5 attempts:4\n"
 
 _ETC_SHOWN = lazy_pattern("|".join(_ETC))
 
@@ -158,7 +160,7 @@ def is_shown_in_etc(name: str) -> bool:
     return _ETC_SHOWN.fullmatch(name) is not None
 
 
-def files(user: User, *, notes_lookups: bool) -> dict[str, bytes]:
+def files(user: User, *, notes_lookups: bool, answers_lookups: bool = False) -> dict[str, bytes]:
     """Return the files of /etc that are generated for the run.
 
     `notes_lookups`: whether something listens on 127.0.0.1:53. It knows no name, but says at the
@@ -174,6 +176,8 @@ def files(user: User, *, notes_lookups: bool) -> dict[str, bytes]:
         passwd += "nobody:x:65534:65534:nobody:/nonexistent:/bin/false\n"
     if user.gid != _NOBODY:
         group += "nogroup:x:65534:\n"
+    noted = _LOOKUPS_ANSWERED if answers_lookups else _LOOKUPS_NOTED
+    lookups = noted if notes_lookups else ""
     texts = {
         "passwd": passwd,
         "group": group,
@@ -184,6 +188,6 @@ def files(user: User, *, notes_lookups: bool) -> dict[str, bytes]:
         "nsswitch.conf": "passwd: files\ngroup: files\nshadow: files\n"
         f"hosts: files{' dns' if notes_lookups else ''}\n"
         "networks: files\nprotocols: files\nservices: files\nethers: files\nrpc: files\n",
-        "resolv.conf": _RESOLV_CONF + (_LOOKUPS_NOTED if notes_lookups else ""),
+        "resolv.conf": _RESOLV_CONF + lookups,
     }
     return {f"/etc/{name}": text.encode("utf-8", "surrogateescape") for name, text in texts.items()}

@@ -40,7 +40,8 @@ type ReportLine = Callable[[str], None]
 type Callback = Callable[[], None]
 type OnReady = Callable[[int], None]
 type MonotonicClock = Callable[[], float]
-type OpeningFor = Callable[[socket.socket], TunnelOpening]
+# None: the client is refused.
+type OpeningFor = Callable[[socket.socket], TunnelOpening | None]
 
 DEFAULT_LIMIT = 1024  # clients at once
 CHUNK = 64 * 1024  # most bytes read at once, and held in each direction of a connection
@@ -232,7 +233,9 @@ class _Pipe:
 class _Connection:
     """One client, its upstream, and the bytes between them."""
 
-    def __init__(self, bridge: "Bridge", client: socket.socket) -> None:
+    def __init__(
+        self, bridge: "Bridge", client: socket.socket, opening: TunnelOpening | None
+    ) -> None:
         self._bridge = bridge
         self._loop = bridge.loop
         self._client = client
@@ -243,7 +246,7 @@ class _Connection:
         self._up = _Pipe(client, None)
         self._down = _Pipe(None, client)
         # What asks the upstream for a tunnel, until it has answered; None: it is asked for none.
-        self._opening = None if bridge.opening_for is None else bridge.opening_for(client)
+        self._opening = opening
         self._asking = b""  # of that, what is not sent yet
         self._is_asked = False
         self._dials = 0
@@ -527,9 +530,18 @@ class _Connection:
         """Close both sides with a reset; a Unix socket has none, and is just closed."""
         for end in (self._client, self._upstream):
             if end is not None and end.family != socket.AF_UNIX:
-                with suppress(OSError):
-                    end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+                _reset_on_close(end)
         self._close()
+
+
+def _reset_on_close(stream: socket.socket) -> None:
+    with suppress(OSError):
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+
+
+def _reset(stream: socket.socket) -> None:
+    _reset_on_close(stream)
+    stream.close()
 
 
 def _has_hung_up(stream: socket.socket) -> bool:
@@ -589,7 +601,7 @@ class Bridge:
         # What asks the upstream for the tunnel of a client; None: clients ask themselves.
         self.opening_for = opening_for
         self.scratch = memoryview(bytearray(CHUNK))
-        self._listeners = tuple(listeners)
+        self._listeners = list(listeners)
         self._limit = limit
         self._report = report
         self._connections: set[_Connection] = set()
@@ -628,6 +640,13 @@ class Bridge:
             listener.setblocking(False)
         self._accept_more()
 
+    def add(self, listener: socket.socket) -> None:
+        """Accept clients of one more listening socket, at any time."""
+        listener.setblocking(False)
+        self._listeners.append(listener)
+        if self._accepting:
+            self.loop.watch(listener.fileno(), 0, _READ, partial(self._accept, listener))
+
     def close(self) -> None:
         """Accept no more, and reset the remaining connections."""
         self._is_closed = True
@@ -660,7 +679,11 @@ class Bridge:
                 self._not_accepted(error)
                 return
             self.accepted += 1
-            connection = _Connection(self, prepared(client))
+            opening = None if self.opening_for is None else self.opening_for(client)
+            if self.opening_for is not None and opening is None:
+                _reset(client)
+                continue
+            connection = _Connection(self, prepared(client), opening)
             self._connections.add(connection)
             if len(self._connections) >= self._limit:
                 self._accept_no_more()  # the rest waits in the backlog

@@ -4,11 +4,16 @@ A program that ignores the proxy looks its host up, which fails and does not say
 listener answers each query that there is no such name, and tells the launcher at the end of the run
 which names were asked for. Law kept: silence before allow: nothing is resolved or passed on.
 
+Where names have fake addresses, a `Finder` says which one; then the proxy records what it denies,
+and nothing is noted here.
+
 It runs in the relay, on sockets of the sandbox's network namespace, with the relay's few imports.
 """
 
 import socket
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from selectors import EVENT_READ
 
 from claude_proxy.sandbox.relay.bridge import Loop, Timer
@@ -21,10 +26,17 @@ NAMES_LIMIT = 100  # that are kept; others are only counted
 _AT_ONCE = 32  # datagrams, or clients over TCP, before others have a turn
 _STREAMS_LIMIT = 16
 _STREAM_S = 2.0  # for a client over TCP to send its query
+_ANSWER_S = 30.0  # for the answer
 _PROGRAM_LIMIT = 64
 _NAME_SHOWN = 253  # a host name is no longer; one with escapes may be, and is cut
 _TYPES_LIMIT = 8  # of one name
 _LENGTH = 2  # octets before a message over TCP (RFC 1035, section 4.2.2)
+
+# Sends the answer to one query; it may be called later.
+type Reply = Callable[[bytes], None]
+# Finds the address of a name, and calls the first with four octets, or None if it has none; or the
+# second if that is not known.
+type Finder = Callable[[str, Callable[[bytes | None], None], Callable[[], None]], None]
 
 # Names that lead to this machine or to nothing: looking them up does not pass the proxy by.
 _OWN_ENDINGS = ("arpa", "localhost", "claude-proxy", "")
@@ -52,7 +64,12 @@ class NameLookups:
     """The listener, on a UDP and a TCP socket, and the channel on which the launcher asks."""
 
     def __init__(
-        self, datagrams: socket.socket, streams: socket.socket, channel: socket.socket, init: int
+        self,
+        datagrams: socket.socket,
+        streams: socket.socket,
+        channel: socket.socket,
+        init: int,
+        find: Finder | None = None,
     ) -> None:
         self.names: dict[str, LookedUp] = {}
         self.others = 0  # queries for names beyond the limit
@@ -60,6 +77,7 @@ class NameLookups:
         self._streams = streams
         self._channel = channel
         self._init = init
+        self.find = find  # None: no name has an address
         self._open: dict[int, _Stream] = {}
 
     def watch(self, loop: Loop) -> None:
@@ -75,18 +93,30 @@ class NameLookups:
         lines = [f"{seen.times} {name} {seen.program}" for name, seen in self.names.items()]
         return "\n".join((str(self.others), *lines)).encode("utf-8", "replace")
 
-    def take(self, message: bytes, protocol: str, port: int) -> bytes:
-        """Note one query that came from a local port, and return the answer to it."""
+    def take(self, message: bytes, protocol: str, port: int, reply: Reply) -> None:
+        """Answer one query that came from a local port, and note it."""
         try:
             query = name_query.parse(message)
         except ValueError:
-            return name_query.answer(message)
-        self._note(query, protocol, port)
-        return name_query.answer(message)
+            reply(name_query.answer(message))
+            return
+        if query.name.rpartition(".")[2] in _OWN_ENDINGS:
+            reply(name_query.answer(message))
+        elif self.find is None:
+            self._note(query, protocol, port)
+            reply(name_query.answer(message))
+        else:
+            self.find(
+                query.name,
+                lambda address: reply(
+                    name_query.answer(message)
+                    if address is None
+                    else name_query.address_answer(message, query, address)
+                ),
+                lambda: reply(name_query.failure(message, query)),
+            )
 
     def _note(self, query: name_query.NameQuery, protocol: str, port: int) -> None:
-        if query.name.rpartition(".")[2] in _OWN_ENDINGS:
-            return
         name = query.name[:_NAME_SHOWN]
         seen = self.names.get(name)
         if seen is None:
@@ -107,9 +137,12 @@ class NameLookups:
                 message, sender = self._datagrams.recvfrom(name_query.MESSAGE_LIMIT)
             except OSError:
                 return
-            if reply := self.take(message, "udp", sender[1]):
-                with suppress(OSError):
-                    self._datagrams.sendto(reply, sender)
+            self.take(message, "udp", sender[1], partial(self._send, sender))
+
+    def _send(self, to: tuple[str, int], answer: bytes) -> None:
+        if answer:
+            with suppress(OSError):
+                self._datagrams.sendto(answer, to)
 
     # TCP
 
@@ -156,11 +189,17 @@ class _Stream:
         self._lookups = lookups
         self._loop = loop
         self._held = b""
+        self._is_reading = True
         self._timer: Timer | None = None
 
     def start(self) -> None:
         self._loop.watch(self._client.fileno(), 0, EVENT_READ, lambda _: self._read())
-        self._timer = self._loop.later(_STREAM_S, self._close)
+        self._set_timer(_STREAM_S)
+
+    def _set_timer(self, seconds: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.later(seconds, self._close)
 
     def _read(self) -> None:
         try:
@@ -174,10 +213,17 @@ class _Stream:
         if not piece or (size is not None and size > name_query.MESSAGE_LIMIT):
             self._close()
         elif size is not None and len(self._held) >= _LENGTH + size:
-            reply = self._lookups.take(self._held[_LENGTH : _LENGTH + size], "tcp", self._port)
+            message = self._held[_LENGTH : _LENGTH + size]
+            self._loop.watch(self._client.fileno(), EVENT_READ, 0, lambda _: None)
+            self._is_reading = False
+            self._set_timer(_ANSWER_S)
+            self._lookups.take(message, "tcp", self._port, self._reply)
+
+    def _reply(self, answer: bytes) -> None:
+        if self._client.fileno() >= 0:
             with suppress(OSError):
-                self._client.send(len(reply).to_bytes(_LENGTH) + reply)
-            self._close()
+                self._client.send(len(answer).to_bytes(_LENGTH) + answer)
+        self._close()
 
     def _close(self) -> None:
         if self._timer is not None:
@@ -185,6 +231,7 @@ class _Stream:
             self._timer = None
         descriptor = self._client.fileno()
         if descriptor >= 0:
-            self._loop.watch(descriptor, EVENT_READ, 0, lambda _: None)
+            if self._is_reading:
+                self._loop.watch(descriptor, EVENT_READ, 0, lambda _: None)
             self._lookups.forget(descriptor)
             self._client.close()

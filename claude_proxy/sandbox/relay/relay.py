@@ -23,6 +23,10 @@ from claude_proxy.sandbox.relay.bridge import DEFAULT_LIMIT, Bridge
 from claude_proxy.sandbox.relay.relay_target import RelayTarget
 from claude_proxy.sandbox.relay.tunnel_opening import TunnelOpening
 
+TYPE_CHECKING = False  # without importing typing
+if TYPE_CHECKING:
+    from claude_proxy.sandbox.relay.name_lookups import Finder
+
 type TcpAddress = tuple[str, int]
 
 USAGE = """\
@@ -39,6 +43,9 @@ Copies bytes between the clients of the listening sockets and ADDRESS.
   --note-lookups fd:UDP fd:TCP fd:CHANNEL PID
                             answer DNS queries that there is no such name, and tell CHANNEL
                             which names the programs below process PID asked for
+  --fake-network fd:NAMESPACE PORT=fd:N[,...]
+                            with --note-lookups: ask the proxy about each name; those that it allows
+                            get an address that leads to the listeners in that network namespace
   --max-connections N       clients at once (default 1024)
   --allow-remote            allow a --listen that other machines can reach
   --quiet                   print errors only
@@ -84,6 +91,7 @@ class RelayOptions:
         self.header = b""
         self.until: int | None = None
         self.lookups: tuple[int, int, int, int] | None = None  # descriptors, and a process id
+        self.fake_network: tuple[int, dict[int, int]] | None = None  # listeners by port
         self.tunnels: list[tuple[str, str]] = []  # a listener, and where it leads
         self.limit = DEFAULT_LIMIT
         self.allow_remote = False
@@ -110,7 +118,7 @@ def parse(arguments: Sequence[str]) -> RelayOptions:
                 options.listen.append(value(option))
             case "--to":
                 options.to = value(option)
-            case "--announce" | "--note-lookups" | "--tunnel":
+            case "--announce" | "--note-lookups" | "--tunnel" | "--fake-network":
                 _read_run_option(option, options, value)
             case "--until":
                 options.until = parse_descriptor(value(option))
@@ -149,8 +157,20 @@ def _read_run_option(option: str, options: RelayOptions, value: Callable[[str], 
     if option == "--tunnel":
         options.tunnels.append((value(option), value(option)))
         return
+    if option == "--fake-network":
+        options.fake_network = (parse_descriptor(value(option)), parse_listeners(value(option)))
+        return
     udp, tcp, channel = (parse_descriptor(value(option)) for _ in range(3))
     options.lookups = (udp, tcp, channel, parse_limit(value(option)))
+
+
+def parse_listeners(text: str) -> dict[int, int]:
+    """Read `PORT=fd:N,PORT=fd:N` as descriptors by port."""
+    found = {}
+    for word in text.split(","):
+        port, _, descriptor = word.partition("=")
+        found[parse_limit(port)] = parse_descriptor(descriptor)
+    return found
 
 
 def parse_limit(text: str) -> int:
@@ -378,7 +398,8 @@ def serve(
         missing = "--to" if options.listen else "--listen"
         raise ConfigError(f"a relay needs {missing}", fix="see `claude-proxy relay --help`")
     target = parse_target(options.to)
-    limit = _limit_of(options.limit, 1 + len(options.tunnels))
+    bridges = 1 + len(options.tunnels) + (options.fake_network is not None)
+    limit = _limit_of(options.limit, bridges)
     with _Signals(forwarded) as signals, ExitStack() as stack:
         listeners = [_listener_of(text, options, stack) for text in options.listen]
         _refuse_loop(target, listeners)
@@ -400,9 +421,50 @@ def serve(
         if options.until is not None:
             _watch_lifeline(bridge, options.until)
         if options.lookups is not None:
-            _note_lookups(bridge, options.lookups, stack)
+            find = None
+            if options.fake_network is not None:
+                find = _fake_network(options.fake_network, bridge, limit, stack, tunnels)
+            _note_lookups(bridge, options.lookups, stack, find)
         bridge.run(tunnels)
     return stop.code
+
+
+def _fake_network(
+    given: tuple[int, dict[int, int]],
+    beside: Bridge,
+    limit: int,
+    stack: ExitStack,
+    tunnels: list[Bridge],
+) -> "Finder":
+    """Make the network of fake addresses, and add its bridge to those that are run."""
+    from claude_proxy.sandbox.relay.fake_network import FakeNetwork  # noqa: PLC0415 - few runs
+    from claude_proxy.sandbox.relay.name_questions import NameQuestions  # noqa: PLC0415 - as above
+
+    def listen_at(port: int) -> socket.socket:
+        from claude_proxy.sandbox import netns  # noqa: PLC0415 - only for a port that is not usual
+
+        return netns.fake_network_listener(namespace, port)
+
+    namespace, descriptors = given
+    stack.callback(os.close, namespace)
+    listeners = {
+        port: stack.enter_context(socket.socket(fileno=descriptor))
+        for port, descriptor in descriptors.items()
+    }
+    questions = NameQuestions(beside.loop, beside.upstream, beside.header)
+    stack.callback(questions.close)
+    network = FakeNetwork(questions, listeners, listen_at, _print_line)
+    bridge = Bridge(
+        [*listeners.values()],
+        beside.upstream,
+        header=beside.header,
+        limit=limit,
+        loop=beside.loop,
+        opening_for=network.opening_for,
+    )
+    network.on_listener = bridge.add
+    tunnels.append(bridge)
+    return network.find
 
 
 def _bridge_of_tunnels(
@@ -439,14 +501,16 @@ def _watch_lifeline(bridge: Bridge, descriptor: int) -> None:
         ) from error
 
 
-def _note_lookups(bridge: Bridge, given: tuple[int, int, int, int], stack: ExitStack) -> None:
+def _note_lookups(
+    bridge: Bridge, given: tuple[int, int, int, int], stack: ExitStack, find: "Finder | None"
+) -> None:
     from claude_proxy.sandbox.relay.name_lookups import NameLookups  # noqa: PLC0415 - of a run only
 
     *descriptors, init = given
     udp, tcp, channel = (
         stack.enter_context(socket.socket(fileno=descriptor)) for descriptor in descriptors
     )
-    NameLookups(udp, tcp, channel, init).watch(bridge.loop)
+    NameLookups(udp, tcp, channel, init, find).watch(bridge.loop)
 
 
 class _Signals:

@@ -16,8 +16,9 @@ from claude_proxy.proxy.layers.client_auth import proof_of
 from claude_proxy.proxy.layers.protocol_detection import ProtocolDetection
 from claude_proxy.proxy.layers.session import Waiting
 from claude_proxy.trust.certificate_authority import CertificateAuthority
+from claude_proxy.wire import lookup_answer
 from claude_proxy.wire.authority import Authority
-from claude_proxy.wire.proxy_protocol import SIGNATURE, encode
+from claude_proxy.wire.proxy_protocol import SIGNATURE, asking, encode
 from tests.proxy.layers.front import (
     ALLOWLIST,
     ESTABLISHED,
@@ -597,3 +598,50 @@ def test_tls_to_the_proxy_itself_is_answered_by_an_alert_and_named(
     assert stage.client.closed
     assert (ledger.reasons, ledger.decisions[0].phase) == (["tls-to-proxy"], Phase.CLIENT)
     assert "its URL must begin with http://" in caplog.text
+
+
+# --- what a relay asks about
+
+
+@pytest.mark.parametrize("size", [1, 7, 10_000])
+def test_a_relay_learns_where_an_allowed_name_may_be_reached(
+    local: Stage, ledger: Ledger, size: int
+) -> None:
+    sent = asking(HEADER, "both.example")
+
+    answer = b"".join(local.says(sent[at : at + size]) for at in range(0, len(sent), size))
+
+    assert lookup_answer.decode(answer) == (443, 80)
+    assert local.client.closed
+    assert (local.upstreams, ledger.decisions) == ([], [])
+
+
+@pytest.mark.parametrize("name", ["evil.example", "192.0.2.1", "a b", "x\r\nallowed 443\n"])
+def test_a_name_that_is_denied_is_recorded(local: Stage, ledger: Ledger, name: str) -> None:
+    answer = local.says(asking(HEADER, name))
+
+    assert lookup_answer.decode(answer) == ()
+    assert [decision.allowed for decision in ledger.decisions] == [False]
+    assert ledger.decisions[0].client == ANNOUNCED
+
+
+def test_a_client_without_the_password_learns_nothing_about_names(play: PlayFront) -> None:
+    header = encode("blue", "claude", "", PROOF)
+
+    refused = play(local=True, credentials=CREDENTIALS).says(asking(HEADER, "example.com"))
+    proved = play(local=True, credentials=CREDENTIALS).says(asking(header, "example.com"))
+
+    assert refused == b""
+    assert lookup_answer.decode(proved) == (443,)
+
+
+def test_a_client_on_another_machine_cannot_ask_about_names(play: PlayFront) -> None:
+    answer = play(local=False).says(asking(HEADER, "example.com"))
+
+    assert lookup_answer.decode(answer) == ()
+
+
+def test_what_follows_a_question_is_not_served(local: Stage) -> None:
+    answer = local.says(asking(HEADER, "example.com") + connect("example.com:443"))
+
+    assert ESTABLISHED not in answer

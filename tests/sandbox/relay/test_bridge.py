@@ -731,3 +731,55 @@ def test_a_client_that_leaves_before_the_answer_is_forgotten(
 
         assert peer.recv(1) == b""
     until(lambda: running.bridge.connections == 0)
+
+
+def test_a_client_for_whom_there_is_no_tunnel_is_reset_and_the_proxy_not_asked(
+    directory: Path,
+) -> None:
+    with (
+        listening(socket.AF_UNIX, directory) as proxy,
+        Running(
+            listening(socket.AF_INET, directory),
+            upstream_of(proxy),
+            opening_for=lambda _client: None,
+        ) as running,
+    ):
+        for _ in range(3):
+            with running.client() as client, pytest.raises(ConnectionResetError):
+                client.recv(1)
+
+        assert not select.select([proxy], [], [], 0)[0]
+        assert running.bridge.connections == 0
+
+
+def test_a_listener_can_be_added_while_others_are_served(directory: Path) -> None:
+    inside, outside = socket.socketpair()
+    with (
+        inside,
+        outside,
+        listening(socket.AF_UNIX, directory) as proxy,
+        listening(socket.AF_INET, directory) as listener,
+        Running(
+            listening(socket.AF_INET, directory),
+            upstream_of(proxy),
+            header=b"[header]",
+            opening_for=lambda _client: TunnelOpening("db:5432"),
+        ) as running,
+        running.client() as first,
+        accepted(proxy) as peer,
+    ):
+
+        def add(_events: int) -> None:
+            inside.recv(1)
+            running.bridge.add(listener)
+
+        running.bridge.loop.watch(inside.fileno(), 0, selectors.EVENT_READ, add)
+        asked(peer)
+        outside.sendall(b"!")
+
+        with joined(listener) as client, accepted(proxy) as other:
+            asked(other)
+            other.sendall(GRANTED + b"hello")
+            assert exactly(client, 5) == b"hello"
+        peer.sendall(GRANTED + b"hello")
+        assert exactly(first, 5) == b"hello"

@@ -530,7 +530,7 @@ def test_too_many_names_below_a_wildcard_are_denied(ledger: Ledger) -> None:
 
 def test_a_lookup_that_cannot_be_recorded_is_denied() -> None:
     disk = Disk(full=True)
-    gate = Gate(WILD, disk.record)  # type: ignore[arg-type]
+    gate = Gate(WILD, disk.record)
 
     assert not gate.look_up(ORIGIN, "a.wild.example").decision.allowed
     assert not gate.look_up(ORIGIN, "evil.example").decision.allowed

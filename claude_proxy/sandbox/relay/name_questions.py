@@ -9,7 +9,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from selectors import EVENT_READ, EVENT_WRITE
 
-from claude_proxy.sandbox.relay.bridge import Loop, RelayTarget, Timer, prepared
+from claude_proxy.sandbox.relay.bridge import Loop, Timer, prepared
+from claude_proxy.sandbox.relay.relay_target import RelayTarget
 from claude_proxy.wire import lookup_answer, proxy_protocol
 
 # Called with the ports at which the name may be reached: none if it may not, or None if the proxy

@@ -44,7 +44,11 @@ def upstream_of(listener: socket.socket) -> RelayTarget:
 def joined(listener: socket.socket) -> socket.socket:
     client = socket.socket(listener.family)
     client.settimeout(WAIT_S)
-    client.connect(listener.getsockname())
+    try:
+        client.connect(listener.getsockname())
+    except OSError:
+        client.close()
+        raise
     return client
 
 
@@ -745,7 +749,7 @@ def test_a_client_for_whom_there_is_no_tunnel_is_reset_and_the_proxy_not_asked(
         ) as running,
     ):
         for _ in range(3):
-            with running.client() as client, pytest.raises(ConnectionResetError):
+            with pytest.raises(ConnectionResetError), running.client() as client:
                 client.recv(1)
 
         assert not select.select([proxy], [], [], 0)[0]

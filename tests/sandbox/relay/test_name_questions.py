@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from claude_proxy.sandbox.relay.bridge import Loop, RelayTarget
+from claude_proxy.sandbox.relay.bridge import Loop
 from claude_proxy.sandbox.relay.name_questions import NameQuestions
+from claude_proxy.sandbox.relay.relay_target import RelayTarget
 from claude_proxy.wire import lookup_answer, proxy_protocol
 
 type Ports = tuple[int, ...] | None

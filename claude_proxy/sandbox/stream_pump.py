@@ -20,7 +20,11 @@ import os
 import select
 import sys
 import termios
-from contextlib import suppress
+
+if not __package__:  # run by its path
+    sys.path.append(os.path.abspath(os.path.join(os.path.dirname(__file__), *[os.pardir] * 2)))  # noqa: PTH100, PTH118, PTH120
+
+from claude_proxy.sandbox.light_suppress import suppress
 
 _PIECE = 64 * 1024  # the capacity of a pipe
 

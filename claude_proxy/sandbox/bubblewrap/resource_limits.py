@@ -10,13 +10,15 @@ Memory is what the processes have for themselves, in RAM and swap. RLIMIT_AS wou
 that only reserves addresses, as node does, and a control group has to be delegated by systemd. So
 this looks as often as the limit could be reached, and kills the process that uses the most.
 
-It is imported by the watchdog, so it imports only what loads in milliseconds.
+It is imported by the watchdog, so it imports only what loads at once: not `signal`, which makes
+enumerations.
 """
 
+import _signal as signal  # type: ignore[import-not-found] # which typeshed does not describe
 import os
 import resource
-import signal
-from contextlib import suppress
+
+from claude_proxy.sandbox.light_suppress import suppress
 
 _NS_GET_USERNS = 0xB701  # ioctl_ns(2)
 _COUNTS_PER_NAMESPACE = (5, 14)

@@ -6,25 +6,27 @@ the watchdog is started before bwrap. It receives a pidfd of that first process;
 the processes of the sandbox by the pipe that holds COMMAND back, which only they have open.
 
 It limits what the sandbox uses as well (`resource_limits`), because it is there anyway. Every run
-waits until it has started, so it imports only what loads in milliseconds.
+waits until it has started, so it imports only what loads at once: neither `socket` nor `signal`,
+which make enumerations for longer than an interpreter takes to start.
 """
 
+import _signal as signal  # type: ignore[import-not-found] # which typeshed does not describe
+import _socket
 import os
 import select
-import signal
-import socket
 import sys
-from contextlib import suppress
 
 if __name__ == "__main__":  # started by its path, it finds its package by that
     sys.path.append(os.path.abspath(os.path.join(os.path.dirname(__file__), *[os.pardir] * 3)))  # noqa: PTH100, PTH118, PTH120
 
 from claude_proxy.sandbox.bubblewrap.resource_limits import MemoryWatch, limit_processes
+from claude_proxy.sandbox.light_suppress import suppress
 
 _MESSAGE_LIMIT = 128
+_DESCRIPTOR = 4  # bytes of its number in a message
 
 
-def main(channel: socket.socket, start_pipe: int) -> None:
+def main(channel: _socket.socket, start_pipe: int) -> None:
     """Wait until the launcher or its sandbox ends; kill the sandbox if the launcher ended first."""
     init: int | None = None
     memory: MemoryWatch | None = None
@@ -35,7 +37,7 @@ def main(channel: socket.socket, start_pipe: int) -> None:
         ready = {descriptor for descriptor, _ in poll.poll(pause_ms)}
         if memory is not None and not ready and (killed := memory.look()) is not None:
             with suppress(OSError):
-                channel.send(f"{killed[1]} {killed[0]}".encode(), socket.MSG_DONTWAIT)
+                channel.send(f"{killed[1]} {killed[0]}".encode(), _socket.MSG_DONTWAIT)
         if init is not None and init in ready:
             return  # the sandbox is gone
         if channel.fileno() not in ready:
@@ -59,14 +61,17 @@ def main(channel: socket.socket, start_pipe: int) -> None:
             end_holder(pid, start_pipe)
 
 
-def _received(channel: socket.socket) -> tuple[int | None, list[int]]:
+def _received(channel: _socket.socket) -> tuple[int | None, list[int]]:
     """Return the descriptor that was sent, and numbers; None: the launcher is gone."""
     try:
-        message, descriptors, _, _ = socket.recv_fds(channel, _MESSAGE_LIMIT, 1)
+        message, beside, _, _ = channel.recvmsg(_MESSAGE_LIMIT, _socket.CMSG_LEN(_DESCRIPTOR))
     except OSError:
         return None, []  # reset: the launcher ended with unread data
     numbers = [int(word) for word in message.split()[1:]]
-    return (descriptors[0] if descriptors else None), numbers
+    for level, kind, data in beside:
+        if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_RIGHTS) and len(data) >= _DESCRIPTOR:
+            return int.from_bytes(data[:_DESCRIPTOR], sys.byteorder), numbers
+    return None, numbers
 
 
 def holders(start_pipe: int) -> list[int]:
@@ -108,7 +113,7 @@ def _kill(descriptor: int) -> None:
 
 def run(words: list[str]) -> None:
     """Run the program with the words of its command line."""
-    main(socket.socket(fileno=int(words[0])), int(words[1]))
+    main(_socket.socket(fileno=int(words[0])), int(words[1]))
 
 
 if __name__ == "__main__":

@@ -25,7 +25,6 @@ SOCKET_NAME = "keeper.sock"
 _PATIENCE_S = 30.0
 _ANSWER_LIMIT = 64 * 1024
 _SOCKETS_LIMIT = 253  # SCM_MAX_FD
-_PATH_LIMIT = 107  # sun_path, without its final NUL
 _NETNS_COOKIE = 71  # SO_NETNS_COOKIE (Linux 5.14): tells the namespace of a socket
 
 
@@ -46,16 +45,19 @@ class NetworkHolder:
 
     def __init__(self, directory: Path) -> None:
         """Listen in `directory`, which is created; all above it is the user's alone."""
-        path = directory / SOCKET_NAME
-        if len(os.fsencode(path)) > _PATH_LIMIT:
-            raise HolderError(f"the path of its socket is too long: {path}")
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         # Whoever the container's user is on this machine: the directories above keep others out.
         directory.chmod(0o711)
+        path = directory / SOCKET_NAME
         with suppress(FileNotFoundError):
             path.unlink()
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._listener.bind(str(path))
+        # By a short name: the directory of the state may have a long one.
+        descriptor = os.open(directory, os.O_PATH | os.O_DIRECTORY)
+        try:
+            self._listener.bind(f"/proc/self/fd/{descriptor}/{SOCKET_NAME}")
+        finally:
+            os.close(descriptor)
         path.chmod(0o666)
         self._listener.listen(1)
         self._path = path

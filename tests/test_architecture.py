@@ -46,6 +46,7 @@ ARGUED_IMPORTS = {
     ("policy.credentials.decision", "hmac"),
     ("policy.credentials.login_hash", "hmac"),
     ("policy.credentials.secret", "hmac"),
+    ("sandbox.container.plan.planner", "hashlib"),
     ("sandbox.plan.agent_home", "hashlib"),
     ("server.service.file_marks", "hashlib"),
     # A table of names.
@@ -105,6 +106,7 @@ PURE = (
     "server.service.template_files",
     "sandbox.bubblewrap.mountinfo",
     "sandbox.container.files",
+    "sandbox.container.plan",
     "sandbox.git.ref_moves",
     "sandbox.git.ref_names",
     "sandbox.macos.seatbelt",
@@ -131,6 +133,9 @@ ARGUED_READS = {
     # The user's environment is what a run is made of.
     ("sandbox.commit_bringer", "os.environ"),
     ("sandbox.container.lent_python", "os.environ"),
+    ("sandbox.container.keeper", "os.environ"),
+    ("sandbox.container.launcher", "os.environ"),
+    ("sandbox.container.project_plan", "os.environ"),
     ("sandbox.helper_processes", "os.environ"),
     ("sandbox.run_directory", "os.environ"),
     ("sandbox.run_clone", "os.environ"),

@@ -6,6 +6,7 @@ from dataclasses import field
 from enum import StrEnum
 from typing import Any, Final
 
+from claude_proxy.config.settings import IN_IMAGE
 from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.events import Notice
 from claude_proxy.wire.authority import Authority
@@ -131,7 +132,7 @@ _AFTER_ALL: Final = 1 << 63
 def _run_of(start: Notice, end: Notice | None, denied: int) -> LoggedRun:
     return LoggedRun(
         name=start.run or "",
-        program=start.text.partition(": ")[2],
+        program=start.text.partition(": ")[2].partition(IN_IMAGE)[0],
         start=start.time_ns,
         end=None if end is None else end.time_ns,
         exit_code=None if end is None else _exit_code_of(end.text),

@@ -1,22 +1,39 @@
-"""`claude-proxy container`: runs whose wall is a container engine's, and files for other programs.
+"""The command group `container`: any client in a container whose only network is the proxy.
 
-The commands of the group are modules of their own, imported when they are invoked.
+Each command is a module of its name, imported when it is invoked.
 """
 
 from importlib import import_module
 from typing import override
 
 import click
+from click.shell_completion import CompletionItem
 
 from claude_proxy.cli.groups import Group
 
+# The one-line descriptions are here so that `--help` need not import the commands; a test compares
+# them with the commands' own. In the module container_NAME is the command.
 COMMANDS = {
+    "run": "Make a container and run a command in it.",
+    "start": "Start a container again, or give a running one its proxy back.",
+    "stop": "Stop a container.",
+    "rm": "Remove a container, with its home.",
+    "list": "List the containers.",
     "init": "Write files for compose, dev containers, quadlet, Kubernetes or CI.",
 }
 
+EPILOG = """\b
+Examples:
+  claude-proxy container run --image node:22 -- npm test
+  claude-proxy container run ~/src/project --image agents --name web -- claude
+  claude-proxy container run --image agents --dry-run -- claude
+  claude-proxy container list
+  claude-proxy container start web
+"""
 
-class ContainerGroup(Group):
-    """A group whose commands are the modules `container_NAME`."""
+
+class LazyCommands(Group):
+    """A group whose commands are modules of their names, imported when they are invoked."""
 
     @override
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -26,8 +43,17 @@ class ContainerGroup(Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        found: click.Command = import_module(f"claude_proxy.cli.container_{cmd_name}").command
-        return found
+        command: click.Command = import_module(f"claude_proxy.cli.container_{cmd_name}").command
+        return command
+
+    @override
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        items = [
+            CompletionItem(name, help=text)
+            for name, text in COMMANDS.items()
+            if name.startswith(incomplete)
+        ]
+        return items + click.Command.shell_complete(self, ctx, incomplete)
 
     @override
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -35,6 +61,10 @@ class ContainerGroup(Group):
             formatter.write_dl(list(COMMANDS.items()))
 
 
-@click.command(cls=ContainerGroup, name="container")
+@click.group(name="container", cls=LazyCommands, epilog=EPILOG)
 def command() -> None:
-    """Run a command in a container whose only network is the proxy."""
+    """Run any client in a container whose only network is the proxy.
+
+    Nothing of claude-proxy is in the container: the sockets are made in its network namespace from
+    outside. The engine is podman or docker.
+    """

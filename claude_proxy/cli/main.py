@@ -43,7 +43,7 @@ EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE, as above
 COMMANDS = {
     "serve": "Run the proxy (the default command).",
     "run": "Run a command in a sandbox whose only network is the proxy.",
-    "container": "Run a command in a container whose only network is the proxy.",
+    "container": "Run any client in a container whose only network is the proxy.",
     "agree": "Show what a project's .claude-proxy.yaml restricts, and agree to it.",
     "gateway": "Run an endpoint of the Anthropic API that holds the key.",
     "config": "Show the settings in force, or check the configuration files.",
@@ -111,6 +111,8 @@ class LazyGroup(Group):
             gc.disable()
         if args[0] == "run" and not ctx.resilient_parsing:
             waiting_process.expect(args[1:], os.environ)
+        if args[:2] == ["container", "run"] and not ctx.resilient_parsing:
+            waiting_process.expect(args[2:], os.environ)
         return super().resolve_command(ctx, args)
 
     @override

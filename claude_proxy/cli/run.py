@@ -131,10 +131,10 @@ def command(context: click.Context, /, **given: Any) -> int:
     if run_options.proxy is not None:
         _refuse_for_a_running_proxy(context)
         _warn_about_ignored(context, run_options.proxy, sources)
-    settings = settings_of(values, config, gateway=_gateway(context, values, run_options))
+    settings = settings_of(values, config, gateway=gateway_options(context, values, run_options))
     spec = run_spec_of(run_options, settings, sources)
     if spec.sandbox.unfiltered:
-        _say(
+        say(
             "warning: nothing is filtered and nothing recorded: the policy gives COMMAND this "
             "machine's own network"
         )
@@ -143,16 +143,16 @@ def command(context: click.Context, /, **given: Any) -> int:
     if run_options.dry_run:
         click.echo("\n".join(runner.planned_for(spec, dry=True).lines()))
         return 0
-    _settle(spec)
+    settle(spec)
     if reset_home:
         _reset_home(settings.statedir, spec.sandbox.project)
-    return runner.run(spec, say=_say)
+    return runner.run(spec, say=say)
 
 
-def _settle(spec: RunSpec) -> None:
+def settle(spec: RunSpec) -> None:
     """Have the owner see what has changed in the project's file before it counts."""
     project = spec.sandbox.project
-    text = project_agreement.settle(project, spec.settings.statedir, _say)
+    text = project_agreement.settle(project, spec.settings.statedir, say)
     if text != spec.settings.narrowing_text:
         raise project_agreement.changed_meanwhile(project)
 
@@ -160,7 +160,7 @@ def _settle(spec: RunSpec) -> None:
 def _reset_home(statedir: Path, directory: Path | None) -> None:
     from claude_proxy.cli import homes  # noqa: PLC0415 - most runs start without it
 
-    _say(homes.reset(statedir, directory))
+    say(homes.reset(statedir, directory))
 
 
 def _list_homes(statedir: Path) -> None:
@@ -170,7 +170,7 @@ def _list_homes(statedir: Path) -> None:
     if found := agent_home.listed(statedir):
         click.echo("\n".join(homes.lines_of(found)))
     else:
-        _say("no homes are kept")
+        say("no homes are kept")
 
 
 def _refuse_clashes(given: RunOptions) -> None:
@@ -226,14 +226,14 @@ def _warn_about_ignored(context: click.Context, proxy: str, sources: PolicySourc
         found.append("the policy in config.yaml")
     if found:
         names = ", ".join(found)
-        _say(f"note: the proxy at {proxy} has its own settings, and ignores {names}")
+        say(f"note: the proxy at {proxy} has its own settings, and ignores {names}")
 
 
 # Replaced by the socket that the runner makes, as options make no gateway that listens nowhere.
 _PLACE = UnixListen(Path("/run/claude-proxy/gateway"))
 
 
-def _gateway(
+def gateway_options(
     context: click.Context, values: Mapping[str, Any], given: RunOptions
 ) -> dict[str, Any]:
     """Return the options of `serve` for the run's gateway; refuse those that are for none."""
@@ -296,7 +296,7 @@ def policy_sources(context: click.Context, values: Mapping[str, Any]) -> PolicyS
     )
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
     """Print a line of our own, beside the output of COMMAND."""
     text = "".join(char if char.isprintable() else repr(char)[1:-1] for char in line)
     try:

@@ -72,15 +72,25 @@ class UnixListen:
         return f"unix:{self.path}"
 
 
+IN_IMAGE = " (image "  # after the program, where a run is named
+
+
 @dataclass(frozen=True, slots=True)
 class RunIdentity:
     """A `claude-proxy run`, as the audit log names it."""
 
     name: str
     program: str  # of its COMMAND, never with arguments
+    image: str = ""  # the digest of the image of its container
+    goes_on: bool = False  # its start has been recorded
 
     def __str__(self) -> str:
         return f"run {self.name}: {self.program}"
+
+    @property
+    def start_text(self) -> str:
+        """What the record says of its start."""
+        return f"{self}{IN_IMAGE}{self.image})" if self.image else str(self)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import field
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from claude_proxy.config.loaded_policy import Loaded
 from claude_proxy.config.settings import Settings
@@ -43,6 +43,9 @@ from claude_proxy.sandbox.start_patience import StartPatience
 from claude_proxy.sandbox.waiting_process import WaitingProcess
 from claude_proxy.wire import proxy_protocol
 
+if TYPE_CHECKING:
+    from claude_proxy.sandbox.waiting_process import ChildProcess
+
 JOIN_PATIENCE_S = 4.0
 
 # By their names, as they would take milliseconds to import.
@@ -61,7 +64,7 @@ _SERVE = "try `claude-proxy serve` with the same options"
 class HelperProcess:
     """A process outside the sandbox, and the lifeline whose closing ends it."""
 
-    def __init__(self, what: str, process: subprocess.Popen[bytes], lifeline: int) -> None:
+    def __init__(self, what: str, process: "ChildProcess", lifeline: int) -> None:
         self.what = what
         self.process = process
         self._lifeline: int | None = lifeline
@@ -131,7 +134,7 @@ class ProxyProcess(HelperProcess):
 
     def __init__(  # noqa: PLR0913 - a process and the pipes to it
         self,
-        process: subprocess.Popen[bytes],
+        process: "ChildProcess",
         lifeline: int,
         report: int,
         log: Path,
@@ -265,12 +268,13 @@ def start_proxy_process(  # noqa: PLR0913 - what a proxy of a run needs
     log: RunLog,
     loaded: Loaded | None = None,
     say: Callable[[str], None] = lambda _: None,
+    followed: Path | None = None,
 ) -> ProxyProcess:
     """Start the proxy of a run on inherited sockets, without waiting until it is ready.
 
     `settings` must name the descriptors of `listeners`; `loaded` is their policy, if it has been
-    read. It keeps the copy of its list up to date
-    that is in the run's directory.
+    read. It keeps the copy of its list up to date that is in `followed`, by default in the run's
+    directory.
     """
     until, lifeline = os.pipe()
     heard, report = os.pipe()
@@ -286,7 +290,7 @@ def start_proxy_process(  # noqa: PLR0913 - what a proxy of a run needs
             descriptors=passed,
             unrecorded=unrecorded,
             loaded=loaded,
-            followed=shown_list.place_in(run_directory.path),
+            followed=followed or shown_list.place_in(run_directory.path),
             environ=dict(os.environ),
         )
     )
@@ -306,7 +310,7 @@ def start_proxy_process(  # noqa: PLR0913 - what a proxy of a run needs
 
 def _process_with(
     task: bytes, descriptors: Sequence[int], run: str, log: RunLog, patience: StartPatience
-) -> subprocess.Popen[bytes]:
+) -> "ChildProcess":
     """Return the process of a proxy that has its task: the one that was started early, if alive."""
     early = waiting_process.take()
     if early is not None and _has_taken(early, task, descriptors, log, patience):

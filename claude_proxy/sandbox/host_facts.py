@@ -79,11 +79,15 @@ def gather(  # noqa: PLR0913 - separate directories
     shown: Mapping[str, bytes],
     followed: Path | None = None,
     git: GitMounts | None = None,
+    bwrap: tuple[Path, tuple[int, ...]] | None = None,
 ) -> HostFacts:
-    """Return all facts that the planner decides on."""
+    """Return all facts that the planner decides on.
+
+    `bwrap` is what is not looked for, and its version.
+    """
     user = user_of(environ)
     with GitConfig(None if spec.clone else spec.project, environ) as git_config:
-        bwrap, version = _bwrap(environ, spec.project)
+        program_of_sandbox, version = bwrap or _bwrap(environ, spec.project)
         worktree, git_directories, notes = (
             (None, (), ()) if spec.clone else git_of(spec.project, (*spec.allow_ro, *spec.allow_rw))
         )
@@ -104,7 +108,7 @@ def gather(  # noqa: PLR0913 - separate directories
     return HostFacts(
         user=user,
         environ=dict(environ),
-        bwrap=bwrap,
+        bwrap=program_of_sandbox,
         bwrap_version=version,
         confdir=confdir,
         statedir=statedir,

@@ -22,17 +22,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from claude_proxy.config import policy_files
-from claude_proxy.config.settings import (
-    AuditFailure,
-    InheritedListen,
-    Learn,
-    RunIdentity,
-    Settings,
-    Verbosity,
-)
+from claude_proxy.config.settings import Learn, RunIdentity
 from claude_proxy.deferred.data_classes import dataclass, replace
-from claude_proxy.errors import AuditError, ClaudeProxyError
+from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.events import Notice
 from claude_proxy.sandbox import (
     credentials,
@@ -41,6 +33,8 @@ from claude_proxy.sandbox import (
     host_facts,
     named_scripts,
     netns,
+    own_proxy,
+    run_record,
     shown_list,
     waiting_process,
 )
@@ -68,14 +62,13 @@ from claude_proxy.sandbox.helper_processes import (
     RelayAnnouncement,
     RelaySockets,
     SocketSupervisor,
-    start_proxy_process,
     start_relay,
     start_socket_supervisor,
     wait_for_proxy,
 )
 from claude_proxy.sandbox.job_control import JobControl, Terminal
 from claude_proxy.sandbox.lookups import PORT as LOOKUP_PORT
-from claude_proxy.sandbox.lookups import LookupChannel, NameLookups
+from claude_proxy.sandbox.lookups import LookupChannel
 from claude_proxy.sandbox.plan.environment import ALLOWLIST, GATEWAY_PORT, HTTP_PORT, SOCKS_PORT
 from claude_proxy.sandbox.plan.git_facts import GitMounts
 from claude_proxy.sandbox.plan.model import (
@@ -113,10 +106,7 @@ if TYPE_CHECKING:
 
 type Reporter = Callable[[str], None]
 
-LISTENER = "run"  # the listener's name in the audit log
-GATEWAY_LISTENER = "gateway"
-
-_GRACE_S = 1.0  # for requests whose client has ended with the sandbox
+_GRACE_S = 1.0  # for bwrap to end, once something else has failed
 _CHECKS_FAILED = 1
 
 
@@ -187,58 +177,28 @@ def run(run_spec: RunSpec, *, say: Reporter) -> int:
         except Interrupted as interrupted:
             if started is not None:
                 _report_changes(started, say)  # everything inside has ended
-            _report_unrecorded(run_spec, proxy, say)
+            _reports().report_unrecorded(run_spec, proxy and proxy.unrecorded, say)
             if run_spec.clone and name:
                 _clones().report(run_spec, name, say)
             return 128 + interrupted.number
-    _report_unrecorded(run_spec, proxy, say)
+    _reports().report_unrecorded(run_spec, proxy and proxy.unrecorded, say)
     if run_spec.sandbox.has_proxy and (proxy is None or proxy.was_ready):
-        _report_denials(run_spec, name, began_ns, say)
+        _reports().report_denials(run_spec, name, began_ns, say)
     if run_spec.clone:
         _clones().report(run_spec, name, say)
     return code
+
+
+def _reports() -> "ModuleType":
+    from claude_proxy.sandbox import run_reports  # noqa: PLC0415 - after COMMAND
+
+    return run_reports
 
 
 def _clones() -> "ModuleType":
     from claude_proxy.sandbox import run_clone  # noqa: PLC0415 - few runs work in a clone
 
     return run_clone
-
-
-def _report_unrecorded(run_spec: RunSpec, proxy: ProxyProcess | None, say: Reporter) -> None:
-    """Say what the record does not show, because it could not be written."""
-    if proxy is None or proxy.unrecorded is None:
-        return
-    count, why = proxy.unrecorded
-    denied = run_spec.settings.audit_failure is AuditFailure.DENY
-    then = "were denied" if denied else "were decided without a record"
-    _, *details = why.lines()
-    say(
-        f"warning: {count} connections and requests of this run {then}, because they could not be "
-        f"recorded: {why.what}"
-    )
-    for line in details:
-        say(line)
-
-
-def _report_denials(run_spec: RunSpec, name: str, began_ns: int, say: Reporter) -> None:
-    """Say what was denied in the run, which COMMAND may have shown as a mere failure."""
-    from claude_proxy.audit.database import FILE_NAME  # noqa: PLC0415 - SQLite, after bwrap
-    from claude_proxy.audit.denials import summary  # noqa: PLC0415 - as above
-    from claude_proxy.audit.queries import AuditReader, RunFilter  # noqa: PLC0415 - as above
-
-    settings = run_spec.settings
-    try:
-        with AuditReader(settings.statedir / FILE_NAME) as reader:
-            rows = reader.denials(RunFilter(name), since_ns=began_ns)
-    except ClaudeProxyError:
-        return  # the exit code of COMMAND must not be lost
-    # A proxy that is joined has a list of its own, whose name is not known here.
-    options = settings.list_options if run_spec.join is None else ()
-    more = f"claude-proxy log --run {name} --denied"
-    heading = "denied in this run: {}"
-    for line in summary(rows, options=options, more=more, heading=heading):
-        say(line)
 
 
 def _run(sandbox: Sandbox, run_spec: RunSpec, say: Reporter) -> int:
@@ -279,7 +239,8 @@ def _run(sandbox: Sandbox, run_spec: RunSpec, say: Reporter) -> int:
         )
     _report_changes(sandbox, say)
     lookups = sandbox.lookups.ask()
-    _report_lookups(lookups, say)
+    for line in _reports().lookup_lines(lookups):
+        say(line)
     if (learn := run_spec.settings.learn) is not None:
         from claude_proxy.audit.learn import usage_of  # noqa: PLC0415 - few runs learn
 
@@ -291,7 +252,7 @@ def _run(sandbox: Sandbox, run_spec: RunSpec, say: Reporter) -> int:
         relay.close_lifeline()  # they end while the end is recorded
     with contextlib.suppress(ClaudeProxyError):  # the exit code of COMMAND must not be lost
         ended = f"run {sandbox.name}: exit code {code}"
-        _record(
+        run_record.record(
             run_spec.settings,
             *(
                 Notice(0, "name-lookup", f"run {sandbox.name}: {line}", run=sandbox.name)
@@ -334,16 +295,6 @@ def _report_proxy(proxy_process: ProxyProcess, code: int, say: Reporter) -> int:
         say(line)
     say("note: COMMAND had begun, without any network, and was ended")
     return error.exit_code
-
-
-def _report_lookups(lookups: NameLookups, say: Reporter) -> None:
-    for line in lookups.lines():
-        say(f"note: {line}")
-    if lookups.names:
-        say(
-            "note: inside, only the proxy resolves names: such a program has to be told to use "
-            "the proxy in HTTPS_PROXY (an option or a setting of its own)"
-        )
 
 
 @contextlib.contextmanager
@@ -694,24 +645,11 @@ def _own_proxy(
     run_spec: RunSpec, run_directory: RunDirectory, log: RunLog, say: Reporter
 ) -> ProxyProcess:
     """Start a proxy that listens on the run's sockets only."""
-    settings, run = run_spec.settings, _identity_of(run_directory, run_spec)
+    settings = run_spec.settings
     with ExitStack() as closing:
-        listeners = [closing.enter_context(run_directory.listen())]
-        own = replace(
-            settings,
-            listen=(InheritedListen(listeners[0].fileno(), LISTENER, run),),
-            workers=1,
-            verbosity=Verbosity.QUIET,
-            limits=replace(settings.limits, grace_s=min(settings.limits.grace_s, _GRACE_S)),
-        )
-        if settings.gateway is not None:
-            listeners.append(
-                closing.enter_context(run_directory.listen(run_directory.gateway_path))
-            )
-            gateway = InheritedListen(listeners[1].fileno(), GATEWAY_LISTENER, run)
-            own = replace(own, gateway=replace(settings.gateway, listen=(gateway,)))
-        loaded = policy_files.load_for(settings)
-        return start_proxy_process(own, listeners, run_directory, log, loaded, say)
+        listeners = own_proxy.listen(settings, run_directory, closing)
+        run = _identity_of(run_directory, run_spec)
+        return own_proxy.start(settings, run, listeners, run_directory, log, say)
 
 
 def _create_paths(planned: SandboxPlan) -> list[PathToCreate]:
@@ -773,30 +711,8 @@ def _record_start(
     run_spec: RunSpec, run_directory: RunDirectory, proxy_process: ProxyProcess | None
 ) -> None:
     """Record the start, unless the run's own proxy does, which has the record open."""
-    if proxy_process is not None:
-        return
-    run = _identity_of(run_directory, run_spec)
-    try:
-        _record(run_spec.settings, Notice(0, "run-start", str(run), run=run.name))
-    except AuditError:
-        # Recorded or denied: a run that cannot be recorded does not start.
-        if run_spec.settings.audit_failure is AuditFailure.DENY:
-            raise
-
-
-def _record(settings: Settings, *notices: Notice) -> None:
-    from claude_proxy.audit.database import database_in  # noqa: PLC0415 - SQLite, after bwrap
-    from claude_proxy.audit.store import AuditStore  # noqa: PLC0415 - SQLite, after bwrap
-
-    with contextlib.closing(
-        AuditStore(
-            database_in(settings.statedir),
-            retention_days=settings.audit_days,
-            max_bytes=settings.audit_bytes,
-        )
-    ) as store:
-        for notice in notices:
-            store.record(notice)
+    if proxy_process is None:
+        run_record.record_start(run_spec.settings, _identity_of(run_directory, run_spec))
 
 
 def _verify(sandbox: Sandbox, run_spec: RunSpec, say: Reporter) -> bool:

@@ -17,7 +17,10 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from claude_proxy.sandbox.adopted_process import AdoptedProcess
     from claude_proxy.sandbox.start_patience import StartPatience
+
+    type ChildProcess = subprocess.Popen[bytes] | AdoptedProcess
 
 # Variables that a process may need at its start, and that do not hold secrets.
 _HARMLESS = re.compile(
@@ -56,7 +59,7 @@ class WaitingProcess:
         with theirs:
             words = [sys.executable, "-I", "-c", _BOOT, str(theirs.fileno()), name, *path]
             try:
-                self.process = subprocess.Popen(  # noqa: S603 - our own program
+                self.process: ChildProcess = subprocess.Popen(  # noqa: S603 - our own program
                     words,
                     pass_fds=(theirs.fileno(),),
                     stdin=subprocess.DEVNULL,
@@ -88,6 +91,10 @@ class WaitingProcess:
             raise TimeoutError
         self._channel.close()
         return True
+
+    def leave(self) -> None:
+        """Forget it: another process gives it its task."""
+        self._channel.close()
 
     def end(self) -> None:
         """End it, which nobody has a task for."""
@@ -131,6 +138,21 @@ def take() -> WaitingProcess | None:
         if signal.getsignal(number) is _on_signal:
             signal.signal(number, signal.SIG_DFL)
     return waiting
+
+
+def adopt() -> None:
+    """Let a child of the launcher have the process that was started early, if there is one."""
+    from claude_proxy.sandbox.adopted_process import AdoptedProcess  # noqa: PLC0415 - no run's
+
+    if _Early.waiting is not None:
+        _Early.waiting.process = AdoptedProcess(_Early.waiting.process.pid)
+
+
+def leave() -> None:
+    """Leave the process that was started early to a child that has adopted it."""
+    waiting = take()
+    if waiting is not None:
+        waiting.leave()
 
 
 def _handle_signals() -> None:

@@ -38,7 +38,8 @@ def record_runs(settings: Settings) -> None:
 
     Recorded or denied: AuditError, so that they do not start, unless they are to go on without.
     """
-    runs = [one.run for one in settings.listen if isinstance(one, InheritedListen) and one.run]
+    named = [one.run for one in settings.listen if isinstance(one, InheritedListen) and one.run]
+    runs = [run for run in named if not run.goes_on]
     if not runs:
         return
     try:
@@ -50,7 +51,7 @@ def record_runs(settings: Settings) -> None:
             )
         ) as store:
             for run in runs:
-                store.record(Notice(0, "run-start", str(run), run=run.name))
+                store.record(Notice(0, "run-start", run.start_text, run=run.name))
     except AuditError:
         if settings.audit_failure is AuditFailure.DENY:
             raise

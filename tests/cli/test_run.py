@@ -351,7 +351,7 @@ def test_standard_output_is_commands(capsys: pytest.CaptureFixture[str]) -> None
 def test_what_is_said_is_one_line_without_control_characters(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    command_module._say("one\ntwo \x1b[31m")
+    command_module.say("one\ntwo \x1b[31m")
 
     assert capsys.readouterr().err == "claude-proxy: one\\ntwo \\x1b[31m\n"
 

@@ -1,0 +1,178 @@
+"""The command `container run`: a container whose only network is the proxy, and CMD in it.
+
+Fail closed: what is not available as it was asked for is an error, and nothing is run.
+"""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, override
+
+import click
+
+from claude_proxy.cli import options, run
+from claude_proxy.cli.run_choices import RunOptions, run_spec_of
+from claude_proxy.config import policy_files
+from claude_proxy.config.option_table import Subcommand
+from claude_proxy.deferred.data_classes import field_names, replace
+from claude_proxy.errors import ConfigError
+from claude_proxy.sandbox.container import container_names, launcher
+from claude_proxy.sandbox.container.engine import Call, Engine
+from claude_proxy.sandbox.container.plan.model import ContainerSpec, EngineKind
+
+EPILOG = """\b
+Examples:
+  claude-proxy container run --image node:22 -- npm test
+  claude-proxy container run ~/src/project --image agents --name web -- claude
+  claude-proxy container run --image agents --detach -- sleep 1d
+  claude-proxy container run --image agents --rm -- sh -c 'curl https://mozilla.org'
+  claude-proxy container run --image agents --dry-run -- claude
+
+Inside there is only loopback; 127.0.0.1:3128 and :1080 lead to the proxy. DIR is at /workspace, the
+root read-only, the home a volume of the container's own. It stays until `container rm`.
+Precedence: option, CLAUDE_PROXY_* variable, config.yaml in --confdir, default.
+"""
+
+# Options of `run` about what a container has in another way, or does not have.
+_NOT_HERE = (
+    *("dir", "proxy", "proxy_auth_file", "shell", "show_home", "share_agent_home"),
+    *("no_network", "without_seccomp", "unix_sockets", "verify", "skip_permissions"),
+    *("clone", "branch", "profile"),
+)
+_COMMAND = "claude_proxy.container_command"  # in `Context.meta`
+
+
+class CommandAfterDashes(options.TopicalCommand):
+    """A command whose last argument, CMD, is what follows `--`."""
+
+    @override
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        at = args.index("--") if "--" in args else len(args)
+        ctx.meta[_COMMAND] = tuple(args[at + 1 :])
+        return super().parse_args(ctx, args[:at])
+
+
+@click.command(
+    name="run",
+    cls=CommandAfterDashes,
+    epilog=EPILOG,
+    options_metavar="[DIR] [OPTIONS] [-- CMD [ARGS]...]",
+)
+@click.argument("directory", required=False, metavar="", type=click.Path(path_type=Path))
+@click.option(
+    "--image", metavar="IMAGE", help="The image, by name or id; it must be on this machine."
+)
+@click.option(
+    "--engine",
+    type=click.Choice([kind.value for kind in EngineKind]),
+    help="The program that makes containers.  [default: the first that is installed]",
+)
+@click.option("--detach", "-d", is_flag=True, help="Run it in the background.")
+@click.option("--rm", "remove", is_flag=True, help="Remove it, with its home, when CMD has ended.")
+@click.option(
+    "--tty/--no-tty",
+    "terminal",
+    default=None,
+    help="Give CMD a terminal.  [default: if this command has one]",
+)
+@click.option(
+    "--cpus",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="NUMBER",
+    help="How many processors it may use.  [default: all]",
+)
+@options.options_of(Subcommand.RUN, but=_NOT_HERE)
+@click.pass_context
+def command(context: click.Context, /, **given: Any) -> int:
+    """Make a container and run a command in it."""
+    engine, asked = begin(given)
+    try:
+        spec = spec_of(context, given)
+        if given["dry_run"]:
+            prepared = launcher.prepare(spec, engine, asked)
+            plan, _ = launcher.plan_of(prepared, dry=True)
+            click.echo("\n".join(plan.lines()))
+            return 0
+        run.settle(spec.run)
+        return launcher.run(spec, say=run.say, engine=engine, asked=asked)
+    finally:
+        asked.drop()
+
+
+def begin(given: Mapping[str, Any]) -> tuple[Engine, Call]:
+    """Find the engine, and ask it for the image, while the options are read."""
+    if not given["image"]:
+        raise click.UsageError("no image: name one with --image")
+    kind = given["engine"]
+    engine = Engine.find(None if kind is None else EngineKind(kind), os.environ)
+    return engine, engine.begin_image(given["image"])
+
+
+def spec_of(context: click.Context, given: Mapping[str, Any]) -> ContainerSpec:
+    """Return what the options ask for."""
+    context.with_resource(policy_files.readings_kept())
+    config = options.config_of(context)
+    values = options.in_force(context, given)
+    sources = run.policy_sources(context, values)
+    command: tuple[str, ...] = context.meta[_COMMAND]
+    own = {name: values.pop(name) for name in _OWN}
+    _refuse_command_as_directory(own["directory"], command)
+    chosen = {name: values.pop(name) for name in field_names(RunOptions) if name in values}
+    run_options = RunOptions(**{**chosen, "command": command, "dir": own["directory"]})
+    gateway = run.gateway_options(context, values, run_options)
+    settings = run.settings_of(values, config, gateway=gateway)
+    name = chosen["name"] or container_names.fresh(own["image"], settings.statedir)
+    run_spec = run_spec_of(replace(run_options, name=name), settings, sources)
+    if run_spec.sandbox.unfiltered:
+        raise ConfigError(
+            "a container has no network but the proxy",
+            where="--policy",
+            fix="choose a policy whose network is the proxy; or use `claude-proxy run`",
+        )
+    terminal = own["terminal"]
+    if terminal is None:
+        terminal = not own["detach"] and sys.stdin.isatty() and sys.stdout.isatty()
+    return ContainerSpec(
+        run_spec,
+        image=own["image"],
+        name=name,
+        detach=own["detach"],
+        remove=own["remove"],
+        terminal=terminal,
+        engine=None if own["engine"] is None else EngineKind(own["engine"]),
+        cpus=own["cpus"],
+        words=words_again(context, own["directory"], name, command),
+    )
+
+
+_OWN = ("directory", "image", "engine", "detach", "remove", "terminal", "cpus")
+
+
+def words_again(
+    context: click.Context, directory: Path | None, name: str, command: Sequence[str]
+) -> tuple[str, ...]:
+    """Return the options that were typed, by which `start` reads policy and settings again."""
+    words = [str((directory or Path.cwd()).absolute()), "--name", name]
+    for param in context.command.params:
+        key = str(param.name)
+        if not isinstance(param, click.Option) or key in {"name", "dry_run", "help"}:
+            continue
+        if not options.is_typed(context, key):
+            continue
+        value = context.params[key]
+        if param.is_flag:
+            names = param.opts if value else param.secondary_opts
+            words.append(names[-1])
+            continue
+        for one in value if param.multiple else (value,):
+            text = str(one.expanduser().absolute()) if isinstance(one, Path) else str(one)
+            words.append(f"{param.opts[-1]}={text}")
+    return (*words, "--", *command)
+
+
+def _refuse_command_as_directory(directory: Path | None, command: Sequence[str]) -> None:
+    if directory is not None and not directory.expanduser().is_dir() and not command:
+        raise click.UsageError(
+            f'"{directory}" is not a directory; to run it in the container, write -- before it'
+        )

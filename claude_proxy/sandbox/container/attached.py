@@ -1,0 +1,169 @@
+"""The engine's process that CMD is attached to: streams, signals, job control, exit code.
+
+It has the terminal and the streams of the launcher, and its process group, so that what the
+terminal sends reaches it. A signal that is sent to the launcher alone is passed on. Only its
+errors go through the launcher, which turns those of the engine itself into errors of ours.
+"""
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Sequence
+
+from claude_proxy.errors import ClaudeProxyError
+from claude_proxy.sandbox.container.engine import Engine, explained
+from claude_proxy.sandbox.container.enter import HookCall, HookFiles
+from claude_proxy.sandbox.container.keeper_link import KeeperChannel
+
+type Reporter = Callable[[str], None]
+
+_FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+_WAITED_FOR = {*_FORWARDED, signal.SIGCHLD, signal.SIGTSTP}
+_SENT_BY_KERNEL = 0x80  # siginfo_t.si_code: a key of the terminal, which the whole group gets
+_OF_ENGINE = range(125, 128)  # podman-run(1): its own errors, and commands that cannot be started
+_GIVE_UP_S = 30.0
+_HOLD_S = 0.3
+_PIECE = 64 * 1024
+_OWN = b"Error: "  # how the engine begins an error of its own
+
+
+class Attached:
+    """The engine's process, and the keeper that lets CMD start."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        argv: Sequence[str],
+        keeper: KeeperChannel,
+        hook: HookFiles,
+        *,
+        quiet: bool,
+    ) -> None:
+        self._engine, self._keeper, self._hook = engine, keeper, hook
+        null = subprocess.DEVNULL if quiet else None
+        reading, writing = os.pipe()
+        try:
+            self._process = subprocess.Popen(  # noqa: S603 - no shell
+                argv, stdin=null, stdout=null, stderr=writing, env=engine.environ
+            )
+        finally:
+            os.close(writing)
+        self._errors = _Errors(reading, quiet=quiet)
+        signal.pthread_sigmask(signal.SIG_BLOCK, _WAITED_FOR)
+
+    def wait_until_started(self, say: Reporter) -> None:
+        """Wait until CMD may run; raise the error of the keeper or of the engine instead."""
+        ended = os.pidfd_open(self._process.pid)
+        try:
+            ready, _, _ = select.select([self._keeper.fileno(), ended], [], [])
+            if self._keeper.fileno() not in ready:
+                self._process.wait()
+                raise self._explained()
+            self._keeper.wait_for("started", say)
+        except ClaudeProxyError:
+            self._give_up()
+            raise
+        finally:
+            os.close(ended)
+
+    def wait(self, has_run: Callable[[], bool]) -> int:
+        """Wait for the end of CMD and return its exit code, or 128+n for a signal n.
+
+        Raises the error of the engine if CMD could not be started; `has_run` tells whether it was.
+        """
+        code = self._code()
+        if code in _OF_ENGINE and self._errors.own and not has_run():
+            raise self._explained()
+        self._errors.finish()
+        return code
+
+    def close(self) -> None:
+        """Let signals arrive as before."""
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _WAITED_FOR)
+
+    def _code(self) -> int:
+        while True:
+            pid, status = os.waitpid(self._process.pid, os.WNOHANG | os.WUNTRACED)
+            if pid and not os.WIFSTOPPED(status):
+                code = os.waitstatus_to_exitcode(status)
+                self._process.returncode = code
+                return 128 - code if code < 0 else code
+            if pid:
+                os.kill(os.getpid(), signal.SIGSTOP)  # with it, as a shell expects
+                continue
+            told = signal.sigwaitinfo(_WAITED_FOR)
+            if told.si_signo in _FORWARDED and told.si_code != _SENT_BY_KERNEL:
+                self._process.send_signal(told.si_signo)
+
+    def _give_up(self) -> None:
+        """Have the engine end: the hook may wait for a keeper that is gone."""
+        with contextlib.suppress(OSError), contextlib.closing(HookCall(self._hook)) as call:
+            call.answer(go=False)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_GIVE_UP_S)
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+
+    def _explained(self) -> ClaudeProxyError:
+        return explained(self._engine, "run", self._errors.finish(said=False))
+
+
+class _Errors:
+    """Standard error of the engine's process, which is also that of CMD.
+
+    A line that may be the engine's own is held back for a moment: it is the last before its end.
+    """
+
+    def __init__(self, descriptor: int, *, quiet: bool) -> None:
+        self._descriptor, self._quiet = descriptor, quiet
+        self._held = b""
+        self._thread = threading.Thread(target=self._copy, daemon=True)
+        self._thread.start()
+
+    @property
+    def own(self) -> bool:
+        """Whether its last line may be the engine's own; it has ended."""
+        self._thread.join()
+        return bool(self._held)
+
+    def finish(self, *, said: bool = True) -> bytes:
+        """Wait for its end and return what was held back, which is written out if `said`."""
+        self._thread.join()
+        held, self._held = self._held, b""
+        if said:
+            _write(held)
+        return held
+
+    def _copy(self) -> None:
+        waiting = select.poll()
+        waiting.register(self._descriptor, select.POLLIN)
+        while True:
+            held = self._held and not self._quiet
+            if held and not waiting.poll(_HOLD_S * 1000):
+                self._flush()
+            piece = os.read(self._descriptor, _PIECE)
+            if not piece:
+                return
+            self._flush()
+            at = len(piece) if not self._quiet else 0
+            last = piece.rstrip(b"\n").rfind(b"\n") + 1
+            if piece[last:].startswith(_OWN):
+                at = last
+            if not self._quiet:
+                _write(piece[:at])
+            self._held += piece[at:]
+
+    def _flush(self) -> None:
+        if not self._quiet:
+            held, self._held = self._held, b""
+            _write(held)
+
+
+def _write(data: bytes) -> None:
+    with contextlib.suppress(OSError):
+        while data:
+            data = data[os.write(2, data) :]

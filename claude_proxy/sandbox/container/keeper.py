@@ -1,0 +1,339 @@
+"""Keeper: the process that owns the proxy and the relay of one running container.
+
+It is a child of the launcher, which it outlives: a container goes on when its terminal is gone. It
+holds the run's directory, the listening sockets and the lifelines, starts a proxy or a relay again
+that has died, and ends when the first process of the container does. Law kept: fail closed: while
+nothing serves the sockets, the container has no network.
+"""
+
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NoReturn
+
+from claude_proxy.config.settings import RunIdentity
+from claude_proxy.deferred.data_classes import dataclass
+from claude_proxy.errors import ClaudeProxyError
+from claude_proxy.events import Notice
+from claude_proxy.sandbox import own_proxy, run_record, waiting_process
+from claude_proxy.sandbox.container import enter, keeper_link
+from claude_proxy.sandbox.container.engine import Engine
+from claude_proxy.sandbox.container.enter import HookCall, HookFiles
+from claude_proxy.sandbox.container.keeper_link import KeeperChannel, LauncherLink
+from claude_proxy.sandbox.container.kept_helpers import KeptHelper
+from claude_proxy.sandbox.container.plan.planner import SHOWN
+from claude_proxy.sandbox.helper_processes import (
+    HelperProcess,
+    LookupSockets,
+    ProxyProcess,
+    RelaySockets,
+    start_relay,
+)
+from claude_proxy.sandbox.lookups import PORT as LOOKUP_PORT
+from claude_proxy.sandbox.lookups import LookupChannel
+from claude_proxy.sandbox.plan.environment import GATEWAY_PORT, HTTP_PORT, SOCKS_PORT
+from claude_proxy.sandbox.relay.bridge import RelayTarget
+from claude_proxy.sandbox.run_directory import RunDirectory, program_of
+from claude_proxy.sandbox.run_log import RunLog, open_log
+from claude_proxy.sandbox.run_reports import lookup_lines
+from claude_proxy.sandbox.run_spec import RunSpec
+
+_HOOK_PATIENCE_S = 120.0
+_CODE_PATIENCE_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class KeeperTask:
+    """What a keeper is started for."""
+
+    run: RunSpec
+    name: str
+    directory: Path  # of the container
+    engine: Engine
+    image_digest: str = ""
+    hook: HookFiles | None = None  # None: the container runs already, as process `pid`
+    pid: int = 0
+    detached: bool = False
+
+
+def start_keeper(task: KeeperTask) -> KeeperChannel:
+    """Start the keeper of a container as a child of this process."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    child = os.fork()
+    if child == 0:
+        ours.close()
+        _become_keeper(task, LauncherLink(theirs))
+    theirs.close()
+    waiting_process.leave()
+    return KeeperChannel(child, ours)
+
+
+def _become_keeper(task: KeeperTask, launcher: LauncherLink) -> NoReturn:
+    """Do the work of a keeper, and exit without running the parent's clean-up."""
+    code = 1
+    try:
+        waiting_process.adopt()
+        _leave_launcher()
+        with ExitStack() as stack:
+            try:
+                _Keeper(task, launcher, stack).keep()
+                code = 0
+            except ClaudeProxyError as error:
+                launcher.fail(error)
+        launcher.tell("ended")
+    except BaseException as error:  # noqa: BLE001 - the child ends here
+        with contextlib.suppress(OSError):
+            # Without its message, which may quote a secret: secrets stay outside.
+            os.write(2, f"claude-proxy: the keeper failed: {type(error).__name__}\n".encode())
+            if os.environ.get("CLAUDE_PROXY_DEBUG"):
+                sys.excepthook(type(error), error, error.__traceback__)
+    finally:
+        os._exit(code)
+
+
+def _leave_launcher() -> None:
+    """Leave the terminal, the signals and the working directory of the launcher."""
+    os.setsid()
+    os.chdir("/")
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGTSTP):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.set_wakeup_fd(-1)
+
+
+def _leave_streams(log: RunLog) -> None:
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.close(null)
+    for stream in (1, 2):
+        os.dup2(log.file.fileno(), stream)
+
+
+class _Keeper:
+    """One container, from before its first process to after its last."""
+
+    def __init__(self, task: KeeperTask, launcher: LauncherLink, stack: ExitStack) -> None:
+        self._task, self._launcher, self._stack = task, launcher, stack
+        self._settings = task.run.settings
+        self._words = task.run.words or (task.name,)
+        self._run_directory = stack.enter_context(RunDirectory.make(self._words, name=task.name))
+        self._log = open_log(self._settings.statedir, task.name)
+        stack.callback(self._log.close)
+        _leave_streams(self._log)
+        self._orders = stack.enter_context(keeper_link.order_socket(task.directory))
+        self._helpers: list[KeptHelper] = []
+        self._lookups: LookupChannel | None = None
+        self._listeners: list[socket.socket] = []
+        self._sockets: list[socket.socket] = []
+        self._pid = task.pid
+        self._exit_code: int | None = None
+        self._is_over = False
+
+    def keep(self) -> None:
+        """Start everything, let the container start, and serve it until its end."""
+        try:
+            init = self._start()
+        except BaseException:
+            self._end_helpers()
+            raise
+        try:
+            self._launcher.tell("started", pid=self._pid)
+            if self._task.detached:
+                self._launcher.drop()
+            while not self._is_over:
+                now = time.monotonic()
+                for helper in self._helpers:
+                    helper.look_after(now)
+                self._wait(init, now)
+        finally:
+            self._end()
+
+    # --- the start
+
+    def _start(self) -> int:
+        """Return a descriptor of the container's first process, which may run."""
+        if self._task.run.sandbox.has_proxy:
+            self._listeners = own_proxy.listen(self._settings, self._run_directory, self._stack)
+            self._keep_helper("proxy", self._start_proxy)
+        if self._task.hook is None:
+            return self._enter()
+        with contextlib.closing(HookCall(self._task.hook)) as call:
+            watched = self._launcher.descriptors
+            self._pid = enter.wait_for_hook(call, watched, self._give_up, _HOOK_PATIENCE_S)
+            init = self._enter()
+            call.answer(go=True)
+        return init
+
+    def _give_up(self, _descriptor: int) -> None:
+        """End with the launcher, which says nothing before the container has started."""
+        raise ClaudeProxyError("the start was given up")
+
+    def _enter(self) -> int:
+        """Make the sockets in the container's namespace, and serve them."""
+        init = os.pidfd_open(self._pid)
+        self._stack.callback(os.close, init)
+        enter.check_network(self._pid)
+        if not self._task.run.sandbox.has_proxy:
+            run_record.record_start(self._settings, self._identity(goes_on=False))
+            return init
+        gateway = (GATEWAY_PORT,) if self._settings.gateway else ()
+        ports = (HTTP_PORT, SOCKS_PORT, LOOKUP_PORT, *gateway)
+        self._sockets = enter.sockets(self._pid, ports, (LOOKUP_PORT,))
+        for sock in self._sockets:
+            self._stack.enter_context(sock)
+        self._keep_helper("relay", self._start_relays)
+        for proxy in self._proxies():
+            proxy.wait_until_checked()
+        return init
+
+    def _keep_helper(self, what: str, start: Any) -> None:
+        self._helpers.append(KeptHelper(what, start, self._note))
+
+    def _identity(self, *, goes_on: bool) -> RunIdentity:
+        program = program_of(self._words)
+        return RunIdentity(self._task.name, program, self._task.image_digest, goes_on)
+
+    def _start_proxy(self, again: bool) -> list[HelperProcess]:  # noqa: FBT001 - of KeptHelper
+        process = own_proxy.start(
+            self._settings,
+            self._identity(goes_on=again or self._task.hook is None),
+            self._listeners,
+            self._run_directory,
+            self._log,
+            self._launcher.say,
+            self._task.directory / SHOWN,
+        )
+        return [process]
+
+    def _start_relays(self, _again: bool) -> list[HelperProcess]:  # noqa: FBT001 - as above
+        *tcp, datagrams = self._sockets
+        self._lookups = LookupChannel()
+        noting = LookupSockets(datagrams, tcp[2], self._lookups, self._pid)
+        directory, log = self._run_directory, self._log
+        proxy = _unix(directory.socket_path)
+        relays = [start_relay(RelaySockets(tcp[:2], noting), proxy, directory, log, None)]
+        self._lookups.theirs.close()
+        if self._settings.gateway is not None:
+            gateway = _unix(directory.gateway_path)
+            relays.append(start_relay(RelaySockets(tcp[3:]), gateway, directory, log, None))
+        return relays
+
+    def _proxies(self) -> list[ProxyProcess]:
+        return [
+            process
+            for helper in self._helpers
+            for process in helper.processes
+            if isinstance(process, ProxyProcess)
+        ]
+
+    # --- while the container runs
+
+    def _wait(self, init: int, now: float) -> None:
+        """Wait until something has ended, or somebody says something."""
+        waiting = select.poll()
+        for descriptor in (init, self._orders.fileno(), *self._launcher.descriptors):
+            waiting.register(descriptor, select.POLLIN)
+        reports = (proxy.report for proxy in self._proxies())
+        for report in (report for report in reports if report is not None):
+            waiting.register(report, select.POLLIN)
+        with ExitStack() as closing:
+            for helper in self._helpers:
+                for process in helper.alive:
+                    ended = os.pidfd_open(process.pid)
+                    closing.callback(os.close, ended)
+                    waiting.register(ended, select.POLLIN)
+            due = [helper.due - now for helper in self._helpers if helper.due is not None]
+            ready = dict(waiting.poll(max(0.0, min(due)) * 1000 + 1 if due else None))
+        if init in ready:
+            self._is_over = True
+        if self._orders.fileno() in ready:
+            self._serve_order()
+        if any(descriptor in ready for descriptor in self._launcher.descriptors):
+            self._hear_launcher()
+
+    def _note(self, text: str) -> None:
+        """Write a line into the log, and into the audit log."""
+        with contextlib.suppress(OSError):
+            os.write(2, f"claude-proxy: {text}\n".encode())
+        name = self._task.name
+        with contextlib.suppress(ClaudeProxyError):
+            run_record.record(self._settings, Notice(0, "keeper", f"run {name}: {text}", run=name))
+
+    def _hear_launcher(self) -> None:
+        """Hear the exit code; a launcher that is gone does not end the container."""
+        said = self._launcher.hear()
+        if said is not None and said["order"] == "exit":
+            self._exit_code, self._is_over = int(said["code"]), True
+
+    def _serve_order(self) -> None:
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            client, _ = self._orders.accept()
+            with client:
+                client.settimeout(keeper_link.PATIENCE_S)
+                answer = self._answer(json.loads(keeper_link.line_from(client)))
+                client.sendall(json.dumps(answer).encode() + b"\n")
+
+    def _answer(self, order: Mapping[str, Any]) -> Mapping[str, Any]:
+        if order["order"] == "status":
+            return self._status()
+        return {"error": f"unknown order {order['order']}"}
+
+    def _status(self) -> Mapping[str, Any]:
+        running = {helper.what: [one.pid for one in helper.alive] for helper in self._helpers}
+        return {
+            "name": self._task.name,
+            "keeper": os.getpid(),
+            "pid": self._pid,
+            "helpers": running,
+            "restarts": sum(helper.restarts for helper in self._helpers),
+            "socket": str(self._run_directory.socket_path),
+        }
+
+    # --- the end
+
+    def _end(self) -> None:
+        """Record the end, end the helpers, and tell the launcher what is left to say."""
+        if self._exit_code is None:  # the launcher learns it from the engine
+            descriptors = self._launcher.descriptors
+            if descriptors and select.select(descriptors, [], [], _CODE_PATIENCE_S)[0]:
+                self._hear_launcher()
+        self._record_end()
+        if self._lookups is not None:
+            for line in lookup_lines(self._lookups.ask()):
+                self._launcher.say(line)
+        self._end_helpers()
+        for proxy in self._proxies():
+            if proxy.unrecorded is not None:
+                count, why = proxy.unrecorded
+                self._launcher.say(f"warning: {count} decisions were not recorded: {why.what}")
+
+    def _end_helpers(self) -> None:
+        processes = [process for helper in self._helpers[::-1] for process in helper.processes]
+        for process in processes:
+            process.close_lifeline()
+        for process in processes:
+            process.end()
+
+    def _record_end(self) -> None:
+        code, name = self._exit_code, self._task.name
+        if code is None:
+            with contextlib.suppress(ClaudeProxyError):
+                state = self._task.engine.inspect(name)
+                code = None if state is None else state.exit_code
+        what = "its exit code is unknown" if code is None else f"exit code {code}"
+        with contextlib.suppress(ClaudeProxyError):
+            run_record.record(self._settings, Notice(0, "run-end", f"run {name}: {what}", run=name))
+
+
+def _unix(path: Path) -> RelayTarget:
+    return RelayTarget(f"unix:{path}", socket.AF_UNIX, str(path))

@@ -1,0 +1,340 @@
+"""Launcher of containers: starts one with its keeper, and returns the exit code of its command.
+
+Law kept: no quiet downgrade. CMD runs only after the sockets listen in the container's network
+namespace, which leads nowhere else, and after the proxy has checked all that may stop its start.
+"""
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from claude_proxy import __version__
+from claude_proxy.deferred.data_classes import dataclass
+from claude_proxy.errors import ClaudeProxyError, ConfigError
+from claude_proxy.sandbox import credentials, run_reports, run_spec
+from claude_proxy.sandbox.container import enter, project_plan, store
+from claude_proxy.sandbox.container.attached import Attached
+from claude_proxy.sandbox.container.engine import Call, Engine
+from claude_proxy.sandbox.container.keeper import KeeperTask, start_keeper
+from claude_proxy.sandbox.container.plan.model import (
+    NAME_LABEL,
+    PLAN_LABEL,
+    ContainerPlan,
+    ContainerSpec,
+    ContainerState,
+    ContainerStatus,
+    EngineFacts,
+    ImageFacts,
+)
+from claude_proxy.sandbox.container.plan.planner import (
+    SHOWN,
+    ContainerPlace,
+    plan_container,
+)
+from claude_proxy.sandbox.container.store import StoredContainer
+from claude_proxy.sandbox.credentials import Bindings
+
+type Reporter = Callable[[str], None]
+
+_ENVIRONMENT = "environment"  # a file for the engine, removed once the container is made
+_MOST_STATUS = 125  # from here on, exit codes of podman may be its own
+_SHOWN_MODE = 0o444  # other users of the container read it
+
+
+class NotStartedError(Exception):
+    """CMD was not started, for this reason."""
+
+    def __init__(self, reason: ClaudeProxyError) -> None:
+        super().__init__(reason.what)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What is known before anything is made."""
+
+    spec: ContainerSpec
+    engine: Engine
+    facts: EngineFacts
+    image: ImageFacts
+    bindings: Bindings
+    directory: Path
+
+
+def prepare(spec: ContainerSpec, engine: Engine, asked: Call) -> Prepared:
+    """Look at the engine, the image and the credentials; `asked` is the question for the image."""
+    settings = spec.run.settings
+    cache = store.cache_in(settings.statedir)
+    run_spec.refuse_reachable(spec.run)
+    bindings = credentials.bindings_of(spec.run)
+    credentials.refuse_reachable(spec.run, bindings, os.environ)
+    facts = engine.facts(cache / f"{engine.kind}.json")
+    image = engine.image_of(asked, spec.image, cache)
+    directory = store.directory_of(settings.statedir, spec.name)
+    return Prepared(spec, engine, facts, image, bindings, directory)
+
+
+def plan_of(prepared: Prepared, *, dry: bool = False) -> tuple[ContainerPlan, Mapping[str, bytes]]:
+    """Return the plan of a container, and the files that it shows; nothing is made."""
+    spec = prepared.spec
+    planned, shown = project_plan.plan_of_run(spec.run, prepared.bindings, dry=dry)
+    owner = spec.run.sandbox.project.stat()
+    place = ContainerPlace(
+        prepared.directory, (owner.st_uid, owner.st_gid), __version__, _policy_of(spec)
+    )
+    plan = plan_container(spec, prepared.facts, prepared.image, planned, place)
+    return plan, shown
+
+
+def run(spec: ContainerSpec, *, say: Reporter, engine: Engine, asked: Call) -> int:
+    """Make a container and run CMD in it; return its exit code."""
+    prepared = prepare(spec, engine, asked)
+    statedir = spec.run.settings.statedir
+    replaced = _replace_older(prepared, say)
+    plan, shown = plan_of(prepared)
+    for note in plan.notes:
+        say(f"note: {note}")
+    for warning in (*plan.warnings, *credentials.warnings_of(spec.run)):
+        say(f"warning: {warning}")
+    if spec.run.show_plan:
+        for line in plan.lines():
+            say(line)
+    stored = _stored(prepared, plan)
+    _write_files(plan, shown)
+    store.save(statedir, stored)
+    try:
+        with _environment_file(plan) as file:
+            words = ["run", *(["--detach"] if spec.detach else []), "--env-file", str(file)]
+            return _start(prepared, stored, [*words, *plan.words], say, detached=spec.detach)
+    except NotStartedError as error:
+        _undo(engine, stored, statedir, keep_home=replaced)
+        raise error.reason from error
+    finally:
+        if spec.remove and not spec.detach:
+            forget(statedir, stored, engine)
+
+
+def _undo(engine: Engine, stored: StoredContainer, statedir: Path, *, keep_home: bool) -> None:
+    """Remove a container that was made, and could not be started."""
+    with contextlib.suppress(ClaudeProxyError):
+        state = engine.inspect(stored.name)
+        if state is not None and state.labels.get(PLAN_LABEL) == stored.plan:
+            engine.remove(stored.name, force=True)
+    if keep_home:
+        store.remove(statedir, stored.name)
+    else:
+        forget(statedir, stored, engine)
+
+
+def start(
+    spec: ContainerSpec, stored: StoredContainer, engine: Engine, *, attach: bool, say: Reporter
+) -> int:
+    """Start a container that has been made, or give a running one its way out again."""
+    prepared = prepare(spec, engine, engine.begin_image(stored.image_id))
+    state = ours(engine, stored)
+    _, shown = plan_of(prepared)
+    _write_shown(prepared.directory, shown)
+    if state.status is ContainerStatus.RUNNING:
+        return _keep_running(prepared, stored, state, say)
+    words = ["start", *(["--attach", "--interactive"] if attach else []), stored.name]
+    try:
+        return _start(prepared, stored, words, say, detached=not attach)
+    except NotStartedError as error:
+        raise error.reason from error
+
+
+def ours(engine: Engine, stored: StoredContainer) -> ContainerState:
+    """Return a container as the engine knows it; ClaudeProxyError if it is not the one we made."""
+    state = engine.inspect(stored.name)
+    if state is None:
+        raise ClaudeProxyError(
+            f'the container "{stored.name}" was removed without claude-proxy',
+            where=f"{engine.kind} ps --all",
+            fix=f"forget it: claude-proxy container rm {stored.name}",
+        )
+    labels = state.labels
+    if labels.get(NAME_LABEL) != stored.name or labels.get(PLAN_LABEL) != stored.plan:
+        raise ClaudeProxyError(
+            f'the container "{stored.name}" was not made by this claude-proxy',
+            where=f"{engine.kind} inspect {stored.name}",
+            fix="rename or remove it, or use another --name",
+        )
+    return state
+
+
+def forget(statedir: Path, stored: StoredContainer, engine: Engine) -> None:
+    """Remove what is kept of a container that is gone, and its home."""
+    with contextlib.suppress(ClaudeProxyError):
+        engine.remove_volume(stored.volume)
+    store.remove(statedir, stored.name)
+
+
+# --- steps
+
+
+def _replace_older(prepared: Prepared, say: Reporter) -> bool:
+    """Remove a stopped container of the same name; its home stays. One that runs is an error.
+
+    Returns whether there was one.
+    """
+    spec, engine = prepared.spec, prepared.engine
+    if not (prepared.directory / store.RECORD).exists():
+        return False
+    state = engine.inspect(spec.name)
+    if state is None:
+        return True
+    if state.status is ContainerStatus.RUNNING:
+        raise ClaudeProxyError(
+            f'the container "{spec.name}" runs already',
+            where=f"--name {spec.name}",
+            fix=f"use it: claude-proxy container exec {spec.name}; or stop it first: "
+            f"claude-proxy container stop {spec.name}",
+        )
+    if state.labels.get(NAME_LABEL) != spec.name:
+        raise ClaudeProxyError(
+            f'there is a container "{spec.name}" that claude-proxy did not make',
+            where=f"{engine.kind} ps --all",
+            fix="use another --name",
+        )
+    say(f'note: the stopped container "{spec.name}" is replaced; its home is kept')
+    engine.remove(spec.name)
+    return True
+
+
+def _stored(prepared: Prepared, plan: ContainerPlan) -> StoredContainer:
+    spec = prepared.spec
+    label = next(word for word in plan.options if word.startswith(f"{PLAN_LABEL}="))
+    return StoredContainer(
+        name=spec.name,
+        engine=prepared.engine.kind,
+        image=spec.image,
+        image_id=prepared.image.id,
+        image_digest=prepared.image.digest,
+        way=plan.way,
+        created=time.time(),
+        project=str(spec.run.sandbox.project),
+        command=plan.command,
+        words=spec.words,
+        plan=label.partition("=")[2],
+        user=plan.user,
+        home=str(plan.home),
+        volume=plan.volume,
+        policy=plan.policy,
+        remove=spec.remove,
+    )
+
+
+def _write_files(plan: ContainerPlan, shown: Mapping[str, bytes]) -> None:
+    store.make_directory(plan.directory)
+    for name, content in plan.files.items():
+        store.write(plan.directory, name, content, _SHOWN_MODE)
+    _write_shown(plan.directory, shown)
+
+
+def _write_shown(directory: Path, shown: Mapping[str, bytes]) -> None:
+    place = directory / SHOWN
+    store.make_directory(place)
+    place.chmod(0o755)
+    for name, content in shown.items():
+        if not (place / name).is_file() or (place / name).read_bytes() != content:
+            # In place: a mount shows the file, and not what later gets its name.
+            store.write(place, name, content, _SHOWN_MODE)
+
+
+@contextlib.contextmanager
+def _environment_file(plan: ContainerPlan) -> Iterator[Path]:
+    """Write the variables for the engine into a file, which exists until the container is made."""
+    lines = []
+    for name, value in plan.environment.items():
+        if "\n" in value:
+            raise ConfigError(
+                f"the value of {name} has several lines, which an engine cannot take",
+                where=f"--pass-env {name}",
+                fix="leave it out; mount a file instead: --allow-ro PATH",
+            )
+        lines.append(f"{name}={value}\n")
+    path = store.write(
+        plan.directory, _ENVIRONMENT, "".join(lines).encode("utf-8", "surrogateescape")
+    )
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _start(
+    prepared: Prepared,
+    stored: StoredContainer,
+    words: Sequence[str],
+    say: Reporter,
+    *,
+    detached: bool,
+) -> int:
+    """Start the keeper and the engine, and wait for the end of CMD unless it is detached."""
+    spec, engine = prepared.spec, prepared.engine
+    hook = enter.place_hook(prepared.directory)
+    hooks = [*map(str, prepared.facts.hooks), str(hook.hooks)]
+    argv = engine.words(*(f"--hooks-dir={path}" for path in hooks), *words)
+    began_ns = time.time_ns()
+    task = KeeperTask(
+        spec.run,
+        spec.name,
+        prepared.directory,
+        engine,
+        image_digest=prepared.image.digest,
+        hook=hook,
+        detached=detached,
+    )
+    with contextlib.closing(start_keeper(task)) as keeper:
+        attached = Attached(engine, argv, keeper, hook, quiet=detached)
+        with contextlib.closing(attached):
+            try:
+                attached.wait_until_started(say)
+                code = attached.wait(lambda: _has_run(engine, stored))
+            except ClaudeProxyError as error:
+                raise NotStartedError(error) from error
+            if detached:
+                return code
+            keeper.send("exit", code=code)
+        keeper.wait_for("ended", say)
+    if spec.run.sandbox.has_proxy:
+        run_reports.report_denials(spec.run, spec.name, began_ns, say)
+    return code
+
+
+def _has_run(engine: Engine, stored: StoredContainer) -> bool:
+    """Tell whether CMD was started; one that removed itself has run."""
+    with contextlib.suppress(ClaudeProxyError):
+        state = engine.inspect(stored.name)
+        return state is None or not state.started.startswith("0001-")
+    return False
+
+
+def _keep_running(
+    prepared: Prepared, stored: StoredContainer, state: ContainerState, say: Reporter
+) -> int:
+    """Give a container that has lost its keeper a new one; the container goes on meanwhile."""
+    spec = prepared.spec
+    channel = start_keeper(
+        KeeperTask(
+            spec.run,
+            stored.name,
+            prepared.directory,
+            prepared.engine,
+            image_digest=prepared.image.digest,
+            pid=state.pid,
+            detached=True,
+        )
+    )
+    with contextlib.closing(channel):
+        channel.wait_for("started", say)
+    return 0
+
+
+def _policy_of(spec: ContainerSpec) -> str:
+    settings = spec.run.settings
+    if not spec.run.sandbox.has_proxy:
+        return "no network"
+    return settings.policy or str(settings.allowlist)

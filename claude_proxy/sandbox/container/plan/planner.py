@@ -1,0 +1,283 @@
+"""Container planner: turns what is asked for, engine and image into the words of `create`; pure.
+
+What of the project and of other paths is shown, and what is hidden or read-only there, is what the
+plan of a `run` says: its mounts are taken over, with the project at /workspace. Laws kept: secrets
+stay outside, the sandbox cannot move its own wall, no quiet downgrade.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+
+from claude_proxy.deferred.data_classes import dataclass, replace
+from claude_proxy.errors import ConfigError
+from claude_proxy.sandbox.container.plan import hardening
+from claude_proxy.sandbox.container.plan.model import (
+    NAME_LABEL,
+    PLAN_LABEL,
+    VERSION_LABEL,
+    WORKSPACE,
+    ContainerMount,
+    ContainerPlan,
+    ContainerSpec,
+    EngineFacts,
+    EngineKind,
+    ImageFacts,
+    Way,
+)
+from claude_proxy.sandbox.plan import environment
+from claude_proxy.sandbox.plan.environment import HTTP_PORT, INSIDE
+from claude_proxy.sandbox.plan.model import Mount, MountKind, SandboxPlan
+from claude_proxy.sandbox.plan.trust_store import BUNDLES
+
+VOLUME_PREFIX = "claude-proxy-"
+SHOWN = "shown"  # the files of /run/claude-proxy, in the container's directory
+LIST = "list"  # the allowlist, which follows the policy
+BLANK = "blank"  # an empty file, which hides another one
+SECCOMP = "seccomp.json"
+HOSTS = "hosts"
+RESOLVER = "resolv.conf"
+APT = "apt.conf"
+
+_APT_PLACE = "/etc/apt/apt.conf.d"
+_OWN_HOME = "/home/agent"
+_NO_HOMES = frozenset({"", "/", "/nonexistent", "/dev/null", "/var/empty", "/workspace"})
+_EMPTY = ("/tmp", "/var/tmp", "/run")  # noqa: S108 - of the container's own
+
+# What of an image decides how a container of it is made.
+INSPECTED = (*(str(path) for path in BUNDLES), _APT_PLACE)
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerPlace:
+    """What belongs to one container on the host."""
+
+    directory: Path
+    owner: tuple[int, int]  # user and group of the project's directory
+    version: str  # of this program
+    policy: str = ""  # in words
+
+
+def plan_container(
+    spec: ContainerSpec,
+    engine: EngineFacts,
+    image: ImageFacts,
+    planned: SandboxPlan,
+    place: ContainerPlace,
+) -> ContainerPlan:
+    """Return how a container is made; ConfigError if something cannot be as it was asked for.
+
+    `planned` is the plan of a `run` of the same project.
+    """
+    return _Planner(spec, engine, image, planned, place).plan()
+
+
+class _Planner:
+    """Collects what one container is made of."""
+
+    def __init__(
+        self,
+        spec: ContainerSpec,
+        engine: EngineFacts,
+        image: ImageFacts,
+        planned: SandboxPlan,
+        place: ContainerPlace,
+    ) -> None:
+        self._spec, self._engine, self._image = spec, engine, image
+        self._planned, self._place = planned, place
+        self._uid, self._gid = self._user()
+        self._home = PurePosixPath(self._home_of(self._uid))
+
+    def plan(self) -> ContainerPlan:
+        """Return the plan."""
+        variables, secrets = self._environment()
+        volume = f"{VOLUME_PREFIX}{self._spec.name}"
+        mounts = tuple(self._mounts(volume))
+        found = ContainerPlan(
+            way=self._spec.way or Way.ENTER,
+            engine=self._engine.program,
+            kind=self._engine.kind,
+            name=self._spec.name,
+            options=tuple(self._options()),
+            mounts=mounts,
+            mount_options=tuple(self._mount_options(mounts)),
+            image=self._image.id,
+            image_name=self._image.name,
+            image_digest=self._image.digest,
+            command=self._spec.run.sandbox.command,
+            environment=variables,
+            secrets=secrets,
+            directory=self._place.directory,
+            files=self._files(),
+            home=self._home,
+            volume=volume,
+            user=f"{self._uid}:{self._gid}",
+            policy=self._place.policy,
+            notes=(*self._planned.notes, *self._notes()),
+            warnings=self._planned.warnings,
+            withheld=self._planned.withheld,
+        )
+        label = f"{PLAN_LABEL}={digest_of(found)}"
+        return replace(found, options=(*found.options, "--label", label))
+
+    def _user(self) -> tuple[int, int]:
+        """Return who CMD runs as: who owns the project, so that its files stay theirs."""
+        if self._engine.rootless:
+            return self._engine.uid, self._engine.gid
+        return self._place.owner
+
+    def _home_of(self, uid: int) -> str:
+        home = self._image.homes.get(uid, "")
+        return _OWN_HOME if home in _NO_HOMES or not home.startswith("/") else home
+
+    # --- options
+
+    def _options(self) -> Iterator[str]:
+        spec, name = self._spec, self._spec.name
+        yield from ("--name", name, "--hostname", name)
+        yield from ("--pull", "never")
+        seccomp = str(self._place.directory / SECCOMP)
+        limits = spec.run.sandbox.limits
+        yield from hardening.options(self._engine, limits, seccomp=seccomp, cpus=spec.cpus)
+        if limits.tmpfs is not None:
+            yield from ("--shm-size", str(limits.tmpfs))
+        if self._engine.rootless and self._engine.kind is EngineKind.PODMAN:
+            yield "--userns=keep-id"
+        yield from ("--user", f"{self._uid}:{self._gid}")
+        yield from ("--workdir", str(WORKSPACE))
+        if self._engine.has_init:
+            yield "--init"
+        if spec.interactive:
+            yield "--interactive"
+        if spec.terminal:
+            yield "--tty"
+        if spec.remove:
+            yield "--rm"
+        yield from ("--label", f"{NAME_LABEL}={name}")
+        yield from ("--label", f"{VERSION_LABEL}={self._place.version}")
+
+    # --- mounts
+
+    def _mounts(self, volume: str) -> Iterator[ContainerMount]:
+        tmpfs = self._spec.run.sandbox.limits.tmpfs
+        for at in _EMPTY:
+            yield ContainerMount(PurePosixPath(at), mode="1777", size=tmpfs, writable=True)
+        yield ContainerMount(self._home, volume, writable=True)
+        yield from self._of_the_run()
+        for at, name in (("/etc/hosts", HOSTS), ("/etc/resolv.conf", RESOLVER)):
+            yield self._own(at, name)
+        if self._spec.run.sandbox.has_proxy:
+            yield self._own(str(INSIDE), SHOWN)
+            for path in BUNDLES:
+                if str(path) in self._image.paths:
+                    yield self._own(str(path), f"{SHOWN}/{environment.BUNDLE.name}")
+            if _APT_PLACE in self._image.paths:
+                yield self._own(f"{_APT_PLACE}/99claude-proxy", APT)
+
+    def _own(self, at: str, name: str) -> ContainerMount:
+        return ContainerMount(PurePosixPath(at), self._place.directory / name)
+
+    def _of_the_run(self) -> Iterator[ContainerMount]:
+        """Yield what the plan of a run shows of the project and of the paths that are named."""
+        sandbox, shown = self._spec.run.sandbox, set[Path]()
+        roots = (*sandbox.allow_ro, *sandbox.allow_rw)
+        for mount in self._planned.mounts:
+            if mount.at.is_relative_to(self._planned.project):
+                yield from self._taken(mount, self._inside(mount.at))
+            elif any(mount.at.is_relative_to(root) for root in roots):
+                shown.add(mount.at)
+                yield from self._taken(mount, PurePosixPath(mount.at))
+        for root in sandbox.allow_ro:  # shown as a part of the system in a run
+            if not any(root.is_relative_to(at) for at in shown):
+                yield ContainerMount(PurePosixPath(root), root)
+
+    def _inside(self, path: Path) -> PurePosixPath:
+        return WORKSPACE / path.relative_to(self._planned.project)
+
+    def _taken(self, mount: Mount, at: PurePosixPath) -> Iterator[ContainerMount]:
+        if mount.shows:
+            writable = mount.kind is MountKind.WRITE and not mount.sealed
+            yield ContainerMount(at, Path(str(mount.source)), writable=writable)
+        elif mount.kind is MountKind.EMPTY:
+            yield ContainerMount(at, mode=mount.mode or "755", size=4096)
+        elif mount.kind is MountKind.BLANK:
+            yield self._own(str(at), BLANK)
+
+    def _mount_options(self, mounts: tuple[ContainerMount, ...]) -> Iterator[str]:
+        for mount in mounts:
+            if mount.source is None:
+                size = [] if mount.size is None else [f"size={mount.size}"]
+                words = ["rw" if mount.writable else "ro", "nosuid", "nodev", *size]
+                yield from ("--tmpfs", f"{mount.at}:{','.join(words)},mode={mount.mode}")
+            else:
+                yield from ("--volume", self._volume(mount))
+
+    def _volume(self, mount: ContainerMount) -> str:
+        for path in (str(mount.source), str(mount.at)):
+            if ":" in path:
+                raise ConfigError(
+                    "an engine cannot mount a path with a colon in it",
+                    where=path,
+                    fix="rename it, or leave it out",
+                )
+        words = "rw" if mount.writable else "ro"
+        if self._engine.selinux and mount.at.is_relative_to(WORKSPACE):
+            words += ",Z"
+        return f"{mount.source}:{mount.at}:{words}"
+
+    # --- environment and files
+
+    def _environment(self) -> tuple[Mapping[str, str], frozenset[str]]:
+        variables = {
+            name: value
+            for name, value in self._planned.environment.items()
+            if name not in _OF_THE_HOST
+        }
+        own = {"HOME": str(self._home), "TMPDIR": "/tmp"}  # noqa: S108 - of the container's own
+        if "LANG" not in self._image.environment:
+            own["LANG"] = "C.UTF-8"
+        return {**variables, **own}, self._planned.secrets
+
+    def _files(self) -> Mapping[str, bytes]:
+        name = self._spec.name
+        files = {
+            BLANK: b"",
+            SECCOMP: hardening.seccomp_profile(self._engine.seccomp),
+            HOSTS: f"127.0.0.1 localhost\n127.0.0.1 {name}\n".encode(),
+            RESOLVER: b"# Only the proxy resolves names.\n"
+            b"nameserver 127.0.0.1\noptions timeout:1 attempts:1\n",
+        }
+        proxy = f"http://127.0.0.1:{HTTP_PORT}/"
+        files[APT] = (
+            f'Acquire::http::Proxy "{proxy}";\nAcquire::https::Proxy "{proxy}";\n'
+            f'Acquire::https::CaInfo "{environment.BUNDLE}";\n'
+        ).encode()
+        return files
+
+    def _notes(self) -> Iterator[str]:
+        if not self._engine.limits:
+            yield (
+                "memory, processes and processors of the container are not limited: this user may "
+                "not make control groups"
+            )
+        if (self._uid, self._gid) == (0, 0) and not self._engine.rootless:
+            yield (
+                "CMD runs as root without capabilities, as root owns the project's directory: make "
+                "it another user's"
+            )
+
+
+# Of the variables of a run, those that are about the host.
+_OF_THE_HOST = frozenset(
+    {"HOME", "LOGNAME", "PATH", "PWD", "SHELL", "USER", "TMPDIR", "XDG_RUNTIME_DIR"}
+    | {"LANG", "LANGUAGE", "TZ"}
+    | {f"LC_{name}" for name in ("ALL", "CTYPE", "COLLATE", "MESSAGES", "MONETARY", "NUMERIC")}
+    | {f"LC_{name}" for name in ("TIME", "ADDRESS", "IDENTIFICATION", "MEASUREMENT", "NAME")}
+    | {"LC_PAPER", "LC_TELEPHONE"}
+)
+
+
+def digest_of(plan: ContainerPlan) -> str:
+    """Return what tells two plans apart, but for the values of variables."""
+    words = "\0".join((*plan.words, *sorted(plan.environment)))
+    return hashlib.sha256(words.encode("utf-8", "surrogateescape")).hexdigest()[:16]

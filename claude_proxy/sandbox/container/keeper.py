@@ -40,7 +40,7 @@ from claude_proxy.sandbox.helper_processes import (
 from claude_proxy.sandbox.lookups import PORT as LOOKUP_PORT
 from claude_proxy.sandbox.lookups import LookupChannel
 from claude_proxy.sandbox.plan.environment import GATEWAY_PORT, HTTP_PORT, SOCKS_PORT
-from claude_proxy.sandbox.relay.bridge import RelayTarget
+from claude_proxy.sandbox.relay.relay_target import RelayTarget
 from claude_proxy.sandbox.run_directory import RunDirectory, program_of
 from claude_proxy.sandbox.run_log import RunLog, open_log
 from claude_proxy.sandbox.run_reports import lookup_lines

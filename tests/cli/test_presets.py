@@ -30,11 +30,11 @@ def test_presets_are_listed_with_size_and_purpose(capsys: pytest.CaptureFixture[
 def test_presets_are_listed_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["presets", "--json"]) == 0
 
-    assert json.loads(capsys.readouterr().out)[0] == {
+    assert {
         "name": "anthropic",
         "description": "anthropic.com and its subdomains",
         "rules": 1,
-    }
+    } in json.loads(capsys.readouterr().out)
 
 
 def test_a_preset_is_printed_as_entries_that_load(capsys: pytest.CaptureFixture[str]) -> None:

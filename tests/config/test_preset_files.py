@@ -83,8 +83,9 @@ def example_of(rule: Rule) -> Request:
 
 def test_every_preset_that_was_promised_is_there() -> None:
     promised = """
-        anthropic bitbucket cargo cdn claude claude-min claude-optional claude-telemetry codex
-        debian devcontainer docker gemini github gitlab go jvm nodejs npm pypi ruby ubuntu vscode
+        alpine anthropic bitbucket cargo cdn claude claude-min claude-optional claude-telemetry
+        codex debian devcontainer docker fedora gemini github gitlab go jvm nodejs npm pypi ruby
+        ubuntu vscode
     """
 
     assert list(NAMES) == promised.split()
@@ -172,7 +173,7 @@ def test_a_preset_of_a_tool_only_reads(name: str) -> None:
 def test_plain_http_is_for_reading_signed_archives_alone(name: str) -> None:
     plain = [rule for rule in policy_of(name).allow if rule.scheme is Scheme.HTTP]
 
-    assert not plain or name in {"debian", "ubuntu"}
+    assert not plain or name in {"alpine", "debian", "ubuntu"}
     assert all(rule.methods == frozenset({"GET", "HEAD"}) for rule in plain)
     assert all(rule.ports == frozenset({80}) for rule in plain)
 

@@ -80,6 +80,7 @@ PURE = (
     "config.option_kinds",
     "config.option_table",
     "config.option_values",
+    "config.port_mappings",
     "config.preset_files",
     "config.settings",
     "config.strict_yaml",
@@ -112,6 +113,7 @@ PURE = (
     "sandbox.macos.seatbelt",
     "sandbox.plan",
     "sandbox.relay.pipe_states",
+    "sandbox.relay.tunnel_opening",
     "sandbox.relay.unavailable",
 )
 

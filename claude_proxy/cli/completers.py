@@ -131,8 +131,25 @@ def options_of_subcommand(
 
 type Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
+
 # By the word in the table of options.
+def forwards(_context: click.Context, _param: click.Parameter, begun: str) -> list[CompletionItem]:
+    """Return the services that listen on this machine's loopback now, for --forward."""
+    from claude_proxy.system import listening_ports  # noqa: PLC0415 - only completion needs it
+
+    texts = (f"{port}=host:{port}" for port in sorted(listening_ports.of_this_machine()))
+    return [CompletionItem(text) for text in texts if text.startswith(begun)]
+
+
+def publishes(_context: click.Context, _param: click.Parameter, begun: str) -> list[CompletionItem]:
+    """Return what --publish usually names."""
+    usual = ("auto", "0:3000", "3000:3000", "5173:5173", "8000:8000", "8080:8080")
+    return [CompletionItem(text) for text in usual if text.startswith(begun)]
+
+
 BY_SUBJECT: Mapping[str, Completer] = {
+    "forwards": forwards,
+    "publishes": publishes,
     "policies": policies,
     "profiles": profile_names,
     "providers": providers,

@@ -141,12 +141,20 @@ def command(context: click.Context, /, **given: Any) -> int:
     if run_options.dry_run and reset_home:
         raise click.UsageError("--dry-run changes nothing: drop --reset-home")
     if run_options.dry_run:
-        click.echo("\n".join(runner.planned_for(spec, dry=True).lines()))
+        click.echo("\n".join((*_lines_of_ports(spec), *runner.planned_for(spec, dry=True).lines())))
         return 0
     settle(spec)
     if reset_home:
         _reset_home(settings.statedir, spec.sandbox.project)
     return runner.run(spec, say=say)
+
+
+def _lines_of_ports(spec: RunSpec) -> tuple[str, ...]:
+    if not spec.maps_ports:
+        return ()
+    from claude_proxy.sandbox import run_ports  # noqa: PLC0415 - few runs map ports
+
+    return tuple(run_ports.lines(spec))
 
 
 def settle(spec: RunSpec) -> None:

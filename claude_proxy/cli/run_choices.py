@@ -7,9 +7,10 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from claude_proxy.config import policy_files
+from claude_proxy.config import option_values, policy_files
 from claude_proxy.config.allowlist.model import NetworkMode
 from claude_proxy.config.policy_files import PolicySources
+from claude_proxy.config.port_mappings import Automatic, Forward, Published
 from claude_proxy.config.settings import Settings
 from claude_proxy.deferred.data_classes import dataclass, replace
 from claude_proxy.errors import ClaudeProxyError, ConfigError
@@ -55,6 +56,14 @@ class RunOptions:
     verbose: bool = False
     clone: bool = False
     branch: str | None = None
+    forward: tuple[Forward, ...] = ()
+    publish: tuple[Published | Automatic, ...] = ()
+    allow_remote: bool = False
+
+    @property
+    def published(self) -> tuple[Published, ...]:
+        """The ports that are published from the start."""
+        return tuple(one for one in self.publish if isinstance(one, Published))
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +91,7 @@ def run_spec_of(given: RunOptions, settings: Settings, sources: PolicySources) -
     _refuse_lost_denials(given, network, restrictions, path)
     _refuse_open_sockets(given, network)
     _refuse_transparent_without_proxy(given, network)
+    _check_mappings(given, network)
     sandbox = SandboxSpec(
         command=_command(given, profile),
         project=project,
@@ -110,6 +120,9 @@ def run_spec_of(given: RunOptions, settings: Settings, sources: PolicySources) -
             narrowing=path,
             narrowing_text=restrictions.text,
             credentials=login,
+            host_ports=tuple(
+                dict.fromkeys(one.target.port for one in given.forward if one.to_host)
+            ),
         ),
         name=given.name,
         join=join,
@@ -117,6 +130,9 @@ def run_spec_of(given: RunOptions, settings: Settings, sources: PolicySources) -
         show_plan=given.verbose,
         clone=given.clone,
         branch=given.branch,
+        forwards=given.forward,
+        published=given.published,
+        publishes_new=Automatic.AUTO in given.publish,
     )
 
 
@@ -281,6 +297,43 @@ def _refuse_transparent_without_proxy(given: RunOptions, network: NetworkMode) -
             "there is no proxy that the programs inside could be led to",
             where="--transparent on",
             fix="drop it, or choose a network with a proxy",
+        )
+
+
+def _check_mappings(given: RunOptions, network: NetworkMode) -> None:
+    """Refuse port mappings that this run cannot have."""
+    if not given.forward and not given.publish:
+        return
+    from claude_proxy.sandbox.plan import port_checks  # noqa: PLC0415 - few runs map ports
+
+    port_checks.check(given.forward, given.published)
+    if given.forward and network is not NetworkMode.PROXY:
+        raise ConfigError(
+            "only a proxy can lead a port inside to another host, and this run has none",
+            where=f"--forward {given.forward[0]}",
+            fix="drop it, or run with a proxy",
+        )
+    to_host = next((one for one in given.forward if one.to_host), None)
+    if to_host is not None and given.proxy is not None:
+        raise ConfigError(
+            "a service of this machine is let in for one run, and the proxy that is joined serves "
+            "others too",
+            where=f"--forward {to_host}, --proxy",
+            fix="leave --proxy out: the run then has its own proxy",
+        )
+    if given.publish and network is NetworkMode.OPEN:
+        raise ConfigError(
+            "COMMAND has this machine's own network, so its ports are there already",
+            where=f"--publish {given.publish[0]}, --policy",
+            fix="drop --publish",
+        )
+    remote = next((one for one in given.published if one.is_remote), None)
+    if remote is not None and not given.allow_remote:
+        raise ConfigError(
+            f"listening on {remote.address} lets anyone "
+            f"{option_values.meaning_of_remote(remote.address)} reach the server inside",
+            where=f"--publish {remote}",
+            fix="publish it on 127.0.0.1, or add --allow-remote",
         )
 
 

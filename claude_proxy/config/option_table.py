@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from enum import StrEnum
 from typing import Any
 
-from claude_proxy.config import option_values
+from claude_proxy.config import option_values, port_mappings
 from claude_proxy.config.option_kinds import (
     Choice,
     Flag,
@@ -88,6 +88,15 @@ _RESOLVE = ParsedText(
     option_values.parse_resolve,
     "write it like git.corp.example:443:10.1.2.3 or [2001:db8::1]:443:[fd00::1]",
     "git.corp.example:443:10.1.2.3",
+)
+_FORWARD = ParsedText(
+    "port=host:port",
+    port_mappings.parse_forward,
+    port_mappings.FORWARD_FIX,
+    "5432=db.corp.example:5432",
+)
+_PUBLISH = ParsedText(
+    "hostport:port", port_mappings.parse_publish, port_mappings.PUBLISH_FIX, "3000:3000"
 )
 _BASE = ParsedText(
     "url",
@@ -376,6 +385,40 @@ FIELDS: tuple[OptionField, ...] = (
         topic=Topic.SANDBOX,
         commands=_RUN,
         default="off",
+    ),
+    OptionField(
+        key="run.forward",
+        kind=_FORWARD,
+        help="Listen inside on PORT, and connect each client to HOST:PORT through the proxy, for "
+        "programs that know of no proxy; repeatable. A rule must allow it, with scheme tcp. As "
+        "host:PORT a service of this machine's own loopback is let in, for this run alone.",
+        topic=Topic.SANDBOX,
+        commands=_RUN,
+        repeatable=True,
+        metavar="[ADDRESS:]PORT=HOST:PORT",
+        completes="forwards",
+    ),
+    OptionField(
+        key="run.publish",
+        kind=_PUBLISH,
+        help="Let programs of this machine reach a server inside: HOSTPORT of this machine's "
+        "loopback leads to PORT inside; 0 takes a free one; repeatable. auto publishes each port "
+        "that a program inside begins to listen on, as the return of a login in the browser needs.",
+        topic=Topic.SANDBOX,
+        commands=_RUN,
+        repeatable=True,
+        metavar="[ADDRESS:]HOSTPORT:PORT",
+        completes="publishes",
+    ),
+    OptionField(
+        key="run.allow_remote",
+        kind=_ON_OFF,
+        help="Permit a --publish beyond loopback: everyone who reaches the address reaches the "
+        "server inside.",
+        topic=Topic.SANDBOX,
+        commands=_RUN,
+        default=False,
+        has_variable=False,
     ),
     OptionField(
         key="run.without_seccomp",

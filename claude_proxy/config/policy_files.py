@@ -85,6 +85,10 @@ def load_for(settings: Settings, last: Loaded | None = None, seen: States | None
     narrowing, complaint = _narrowing(settings, last)
     if narrowing:
         policy = policy.with_denials(narrowing)
+    if settings.host_ports:
+        from claude_proxy.policy import host_services  # noqa: PLC0415 - few runs were given one
+
+        policy = host_services.with_host_services(policy, settings.host_ports)
     return replace(_loaded(files, policy), narrowing=narrowing, complaint=complaint)
 
 

@@ -236,6 +236,8 @@ class Settings:
     audit_bytes: int = 256 * _MIB
     limits: Limits = Limits()
     gateway: Gateway | None = None
+    # Ports of this machine's own loopback that the run of this proxy was given (--forward).
+    host_ports: tuple[int, ...] = ()
 
     @property
     def list_options(self) -> tuple[str, ...]:

@@ -64,6 +64,9 @@ _SERVE = "try `claude-proxy serve` with the same options"
 class HelperProcess:
     """A process outside the sandbox, and the lifeline whose closing ends it."""
 
+    # What its end means for the sandbox.
+    loss = "after that the sandbox had no network"
+
     def __init__(self, what: str, process: "ChildProcess", lifeline: int) -> None:
         self.what = what
         self.process = process
@@ -374,6 +377,8 @@ class RelaySockets:
     listeners: Sequence[socket.socket]
     lookups: LookupSockets | None = None
     fake_network: FakeNetwork | None = None
+    # For clients that know of no proxy, and the "host:port" to which each leads.
+    tunnels: Sequence[tuple[socket.socket, str]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -399,6 +404,8 @@ def start_relay(
     words = own_programs.words_of(_RELAY, "--quiet")
     for sock in sockets.listeners:
         words += ["--listen", f"fd:{sock.fileno()}"]
+    for sock, target in sockets.tunnels:
+        words += ["--tunnel", f"fd:{sock.fileno()}", target]
     words += ["--to", upstream.name, "--until", f"fd:{until}"]
     passed = [until]
     if announced is not None:
@@ -417,7 +424,8 @@ def start_relay(
         at = ",".join(f"{port}=fd:{number}" for port, number in listeners.items())
         words += ["--fake-network", f"fd:{fake.namespace}", at]
         passed += (fake.namespace, *listeners.values())
-    process = start_program(words, (*passed, *(sock.fileno() for sock in sockets.listeners)), log)
+    passed += [sock.fileno() for sock in (*sockets.listeners, *dict(sockets.tunnels))]
+    process = start_program(words, tuple(passed), log)
     for descriptor in closed_here:
         os.close(descriptor)
     run_directory.note(process.pid)

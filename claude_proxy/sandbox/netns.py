@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.errors import ClaudeProxyError
-from claude_proxy.sandbox.loopback_sockets import HOST, listening, receiving
+from claude_proxy.sandbox.loopback_sockets import HOST, Place, listening, receiving
 
 # Documentation addresses (RFC 5737, RFC 3849), which are never assigned.
 NOWHERE = (("192.0.2.1", 443), ("2001:db8::1", 443))
@@ -47,15 +47,16 @@ class NetworkProbe:
 
 
 def listeners(
-    pid: int, ports: Sequence[int], datagram_ports: Sequence[int] = ()
+    pid: int, ports: Sequence[Place], datagram_ports: Sequence[int] = ()
 ) -> list[socket.socket]:
     """Return sockets on loopback in the network namespace of process `pid`.
 
-    First those that listen on TCP ports, then those that receive on UDP ports.
+    First those that listen on TCP ports, also of other addresses of loopback; then those that
+    receive on UDP ports.
     """
     wanted = len(ports) + len(datagram_ports)
     with _inside(
-        _network_of(pid), lambda channel: _hand_over(channel, ports, datagram_ports)
+        network_of(pid), lambda channel: _hand_over(channel, ports, datagram_ports)
     ) as channel:
         return [socket.socket(fileno=number) for number in _received(channel, wanted)]
 
@@ -68,7 +69,7 @@ def fake_network(pid: int, ports: Sequence[int]) -> tuple[int, list[socket.socke
     from claude_proxy.sandbox import fake_network  # noqa: PLC0415 - few runs have one
 
     with _inside(
-        _network_of(pid), lambda channel: fake_network.hand_over(channel, ports)
+        network_of(pid), lambda channel: fake_network.hand_over(channel, ports)
     ) as channel:
         namespace, *rest = _received(channel, 1 + len(ports), _NO_FAKE_NETWORK)
         return namespace, [socket.socket(fileno=number) for number in rest]
@@ -84,7 +85,8 @@ def fake_network_listener(namespace: int, port: int) -> socket.socket:
         return socket.socket(fileno=_received(channel, 1)[0])
 
 
-def _network_of(pid: int) -> str:
+def network_of(pid: int) -> str:
+    """Return the file of the network namespace of a process."""
     return f"/proc/{pid}/ns/net"
 
 
@@ -93,27 +95,29 @@ def _received(channel: socket.socket, wanted: int, fix: str = _FIX) -> list[int]
     if len(descriptors) != wanted:
         for number in descriptors:
             os.close(number)
-        raise _failed(message, fix)
+        raise failed(message, fix)
     return list(descriptors)
 
 
 def probe_network(pid: int, port: int, allowed: str, denied: str) -> NetworkProbe:
     """Try connections from the network namespace of `pid`; targets are "host:port"."""
     with _inside(
-        _network_of(pid), lambda channel: _report(channel, port, allowed, denied)
+        network_of(pid), lambda channel: _report(channel, port, allowed, denied)
     ) as channel:
         message = channel.recv(_HEAD_LIMIT)
         try:
             found = json.loads(message)
             return NetworkProbe(found["direct"], found["allowed"], found["denied"])
         except (ValueError, KeyError, TypeError):
-            raise _failed(message) from None
+            raise failed(message) from None
 
 
 # In the child process
 
 
-def _hand_over(channel: socket.socket, ports: Sequence[int], datagram_ports: Sequence[int]) -> None:
+def _hand_over(
+    channel: socket.socket, ports: Sequence[Place], datagram_ports: Sequence[int]
+) -> None:
     sockets = [*map(listening, ports), *map(receiving, datagram_ports)]
     socket.send_fds(channel, [b"sockets"], [sock.fileno() for sock in sockets])
 
@@ -180,7 +184,7 @@ def _inside(network: str, work: Callable[[socket.socket], None]) -> Iterator[soc
         ours.settimeout(_PATIENCE_S + 2 * _ANSWER_S)
         yield ours
     except TimeoutError as error:
-        raise _failed(b"it took too long") from error
+        raise failed(b"it took too long") from error
     finally:
         ours.close()
         _reap(child)
@@ -194,7 +198,7 @@ def _become_child(
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP):
             signal.signal(number, signal.SIG_DFL)
         signal.set_wakeup_fd(-1)
-        _enter(network)
+        enter(network)
         work(channel)
     except BaseException as error:  # noqa: BLE001 - the child ends here
         text = getattr(error, "strerror", None) or type(error).__name__
@@ -204,7 +208,8 @@ def _become_child(
         os._exit(0)
 
 
-def _enter(file: str) -> None:
+def enter(file: str) -> None:
+    """Move this process into a network namespace; only for a child without threads."""
     network = os.open(file, os.O_RDONLY)
     # Not /proc/PID/ns/user: bwrap may have made a second user namespace below the one that owns
     # the network, and entering requires the owner.
@@ -228,7 +233,8 @@ def _reap(child: int) -> None:
         os.close(descriptor)
 
 
-def _failed(message: bytes, fix: str = _FIX) -> ClaudeProxyError:
+def failed(message: bytes, fix: str = _FIX) -> ClaudeProxyError:
+    """Return the error for a namespace that cannot be entered, for a reason in words."""
     reason = message.decode(errors="replace").lower() or "no answer"
     return ClaudeProxyError(
         f"the sandbox's network cannot be entered: {reason}",

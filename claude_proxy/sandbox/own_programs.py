@@ -23,3 +23,8 @@ def words_of(program: ModuleType | str, *words: str) -> list[str]:
     """Return the command line of a program: a module with a function `run`, or its name."""
     name = program if isinstance(program, str) else program.__name__
     return [sys.executable, "-I", "-S", "-c", _BOOT, str(_ROOT), name, *words]
+
+
+def words_with_packages(program: ModuleType, *words: str) -> list[str]:
+    """Return the command line of a program that needs installed packages too; it starts slower."""
+    return [word for word in words_of(program, *words) if word != "-S"]

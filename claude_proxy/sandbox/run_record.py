@@ -12,8 +12,13 @@ from claude_proxy.events import Notice
 
 def record_start(settings: Settings, run: RunIdentity) -> None:
     """Record the start of a run whose proxy does not."""
+    record_or_deny(settings, Notice(0, "run-start", run.start_text, run=run.name))
+
+
+def record_or_deny(settings: Settings, *notices: Notice) -> None:
+    """Add notices to the audit log; AuditError if that fails and the run must not go on without."""
     try:
-        record(settings, Notice(0, "run-start", run.start_text, run=run.name))
+        record(settings, *notices)
     except AuditError:
         if settings.audit_failure is AuditFailure.DENY:
             raise

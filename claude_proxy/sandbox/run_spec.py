@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from claude_proxy.config import policy_files, preset_files
+from claude_proxy.config.port_mappings import Forward, Published
 from claude_proxy.config.settings import Settings
 from claude_proxy.config.strict_yaml import nodes
 from claude_proxy.deferred.data_classes import dataclass
@@ -54,11 +55,24 @@ class RunSpec:
     foreign: bool = False  # the running proxy is another program
     clone: bool = False  # COMMAND works in a clone of the project
     branch: str | None = None  # the one that is checked out there; None: as in the project
+    forwards: tuple[Forward, ...] = ()
+    published: tuple[Published, ...] = ()
+    publishes_new: bool = False  # ports that programs inside begin to listen on
 
     @property
     def words(self) -> tuple[str, ...]:
         """The command as it is shown and recorded."""
         return ("shell",) if self.sandbox.shell else self.sandbox.command
+
+    @property
+    def maps_ports(self) -> bool:
+        """Whether a port inside leads outside, or the other way round."""
+        return bool(self.forwards) or self.publishes
+
+    @property
+    def publishes(self) -> bool:
+        """Whether programs of this machine can reach servers inside."""
+        return bool(self.published) or self.publishes_new
 
     @property
     def announces(self) -> bool:

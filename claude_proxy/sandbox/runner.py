@@ -95,6 +95,7 @@ from claude_proxy.sandbox.run_spec import (
 from claude_proxy.sandbox.second_names import refuse_second_names
 from claude_proxy.sandbox.signals import Interrupted, Interruptions
 from claude_proxy.sandbox.standard_streams import Streams
+from claude_proxy.sandbox.start_patience import StartPatience
 from claude_proxy.system.runs import base_of
 
 if TYPE_CHECKING:
@@ -103,6 +104,8 @@ if TYPE_CHECKING:
     # Imported where they are needed: the proxy, which takes longest to start, waits for the rest.
     from claude_proxy.sandbox.joined_proxy import JoinedProxy
     from claude_proxy.sandbox.obeyed_states import ObeyedStates
+    from claude_proxy.sandbox.published_ports import PortPublisher
+    from claude_proxy.sandbox.run_ports import RunPorts
 
 type Reporter = Callable[[str], None]
 
@@ -235,7 +238,7 @@ def _run(sandbox: Sandbox, run_spec: RunSpec, say: Reporter) -> int:
         see = f" (see {sandbox.log})" if helper_end.has_said(sandbox.log) else ""
         say(
             f"warning: the {helper.what} of this run (process {helper.pid}) {ended} before COMMAND "
-            f"ended; after that the sandbox had no network{see}"
+            f"ended; {helper.loss}{see}"
         )
     _report_changes(sandbox, say)
     lookups = sandbox.lookups.ask()
@@ -320,8 +323,10 @@ def live_sandbox(
         bindings = credentials.bindings_of(run_spec)
         credentials.refuse_reachable(run_spec, bindings, os.environ)
         run_directory = stack.enter_context(RunDirectory.make(run_spec.words, name=run_spec.name))
-        log = open_log(run_spec.settings.statedir, run_directory.name)
-        stack.callback(log.close)
+        log = stack.enter_context(
+            contextlib.closing(open_log(run_spec.settings.statedir, run_directory.name))
+        )
+        ports = stack.enter_context(_mapped_ports(run_spec, say))
         starting = stack.enter_context(ExitStack())  # undone if COMMAND is not started
         proxy_process = None
         if run_spec.sandbox.has_proxy and joined is None:
@@ -351,16 +356,16 @@ def live_sandbox(
         bubblewrap, supervisor = stack.enter_context(
             _bubblewrap(run_spec, planned, run_directory, supervisor, standard, held)
         )
-        helpers: tuple[HelperProcess, ...] = ()
         lookups = stack.enter_context(LookupChannel())
-        if run_spec.sandbox.has_proxy:
-            with _attribute_errors_to_bwrap(bubblewrap):
-                relays = _relays(run_spec, joined, bubblewrap, run_directory, log, lookups, stack)
-                helpers = tuple(relays)
+        relays = _relays(run_spec, joined, bubblewrap, run_directory, log, lookups, stack, ports)
+        helpers: tuple[HelperProcess, ...] = tuple(relays)
+        published = stack.enter_context(
+            _published_ports(ports, bubblewrap.init, run_directory, log)
+        )
         guard = stack.enter_context(
             mount_guard(planned.guarded, bubblewrap.init, run_directory, log, say)
         )
-        _record_start(run_spec, run_directory, proxy_process)
+        _record_start(run_spec, run_directory, proxy_process, ports)
         from claude_proxy.sandbox import obeyed_states  # noqa: PLC0415 - while the proxy starts
 
         scripts = named_scripts.scripts_of(planned)
@@ -369,7 +374,11 @@ def live_sandbox(
         if proxy_process is not None:
             proxy_process.wait_until_checked()
         _wait_until_mounted(planned, git, sources, bubblewrap.init, guard)
-        helpers = (*helpers, *_entered(supervisor, bubblewrap, run_spec.sandbox, say))
+        helpers = (
+            *helpers,
+            *_ready(published, say),
+            *_entered(supervisor, bubblewrap, run_spec.sandbox, say),
+        )
         sandbox = Sandbox(
             run_directory.name,
             run_directory.path,
@@ -386,6 +395,34 @@ def live_sandbox(
         _check_alive(sandbox)
         starting.pop_all()
         yield sandbox
+
+
+@contextlib.contextmanager
+def _mapped_ports(run_spec: RunSpec, say: Reporter) -> "Iterator[RunPorts | None]":
+    if not run_spec.maps_ports:
+        yield None
+        return
+    from claude_proxy.sandbox import run_ports  # noqa: PLC0415 - few runs map ports
+
+    with run_ports.opened(run_spec, say) as ports:
+        yield ports
+
+
+@contextlib.contextmanager
+def _published_ports(
+    ports: "RunPorts | None", init: int, run_directory: RunDirectory, log: RunLog
+) -> "Iterator[tuple[PortPublisher, ...]]":
+    if ports is None:
+        yield ()
+        return
+    with ports.published(init, run_directory, log) as publishers:
+        yield publishers
+
+
+def _ready(publishers: "tuple[PortPublisher, ...]", say: Reporter) -> "Iterator[PortPublisher]":
+    for publisher in publishers:
+        publisher.wait_until_ready(StartPatience(say))
+        yield publisher
 
 
 def _wait_until_mounted(
@@ -547,26 +584,36 @@ def _relays(  # noqa: PLR0913 - everything that a relay connects
     log: RunLog,
     lookups: LookupChannel,
     stack: ExitStack,
+    mapped: "RunPorts | None" = None,
 ) -> Iterator[HelperProcess]:
     """Yield the relay to the proxy, and the relay to its gateway if there is one."""
+    if not run_spec.sandbox.has_proxy:
+        return
     gateway_ports = (GATEWAY_PORT,) if run_spec.settings.gateway else ()
-    ports = (HTTP_PORT, SOCKS_PORT, LOOKUP_PORT, *gateway_ports)
+    usual = (HTTP_PORT, SOCKS_PORT, LOOKUP_PORT, *gateway_ports)
+    ports = usual if mapped is None else (*usual, *mapped.places)
     # The run's own proxy knows for whom it listens.
     announced = (
         RelayAnnouncement(program_of(run_spec.words), joined.password_proof)
         if joined is not None and run_spec.announces
         else None
     )
-    with ExitStack() as closing:
+    with _attribute_errors_to_bwrap(bubblewrap), ExitStack() as closing:
         *sockets, datagrams = netns.listeners(bubblewrap.init, ports, (LOOKUP_PORT,))
         for sock in (*sockets, datagrams):
             closing.enter_context(sock)
+        tunnels = () if mapped is None else mapped.tunnels(sockets[len(usual) :])
+        del sockets[len(usual) :]
         noting = LookupSockets(datagrams, sockets.pop(2), lookups, bubblewrap.init)
         fake = _fake_network(run_spec, bubblewrap.init, closing)
         upstream = joined.target if joined else _unix_upstream(run_directory.socket_path)
         yield stack.enter_context(
             start_relay(
-                RelaySockets(sockets[:2], noting, fake), upstream, run_directory, log, announced
+                RelaySockets(sockets[:2], noting, fake, tunnels),
+                upstream,
+                run_directory,
+                log,
+                announced,
             )
         )
         if run_spec.settings.gateway is not None:
@@ -708,9 +755,14 @@ def _identity_of(run_directory: RunDirectory, run_spec: RunSpec) -> RunIdentity:
 
 
 def _record_start(
-    run_spec: RunSpec, run_directory: RunDirectory, proxy_process: ProxyProcess | None
+    run_spec: RunSpec,
+    run_directory: RunDirectory,
+    proxy_process: ProxyProcess | None,
+    ports: "RunPorts | None",
 ) -> None:
     """Record the start, unless the run's own proxy does, which has the record open."""
+    if ports is not None:
+        run_record.record_or_deny(run_spec.settings, *ports.notices(run_directory.name))
     if proxy_process is None:
         run_record.record_start(run_spec.settings, _identity_of(run_directory, run_spec))
 

@@ -22,6 +22,7 @@ from claude_proxy.config.settings import Settings, UpstreamProxy
 from claude_proxy.deferred.data_classes import replace
 from claude_proxy.errors import AuditError
 from claude_proxy.events import Notice
+from claude_proxy.policy.host_services import NAME as HOST_SERVICES
 from claude_proxy.policy.request import Scheme
 from claude_proxy.proxy.connection import Services, connection_numbers
 from claude_proxy.proxy.dialer import Dialer
@@ -128,11 +129,17 @@ def _listener(
 
 
 def _corporate_proxy(settings: Settings) -> UpstreamProxy | None:
-    """Return the upstream proxy; a gateway's plain-HTTP upstream on this machine bypasses it."""
+    """Return the upstream proxy; what is on this machine bypasses it.
+
+    That is a gateway's plain-HTTP upstream, and the services that a run was given.
+    """
     proxy, gateway = settings.upstream_proxy, settings.gateway
-    if proxy is None or gateway is None or gateway.upstream.scheme is not Scheme.HTTP:
-        return proxy
-    return replace(proxy, exceptions=(*proxy.exceptions, gateway.upstream.authority.host))
+    if proxy is None:
+        return None
+    here = [HOST_SERVICES] if settings.host_ports else []
+    if gateway is not None and gateway.upstream.scheme is Scheme.HTTP:
+        here.append(gateway.upstream.authority.host)
+    return replace(proxy, exceptions=(*proxy.exceptions, *here)) if here else proxy
 
 
 def _hints(settings: Settings) -> UpstreamHints:

@@ -17,6 +17,12 @@ def test_a_listening_socket_is_on_loopback_alone_and_takes_clients() -> None:
             assert (host, peer.recv(1)) == (HOST, b"x")
 
 
+@pytest.mark.parametrize("host", ["127.0.0.2", "::1"])
+def test_another_address_of_loopback_can_be_named(host: str) -> None:
+    with listening((host, 0)) as listener:
+        assert listener.getsockname()[0] == host
+
+
 def test_a_receiving_socket_is_on_loopback_alone_and_takes_datagrams() -> None:
     with receiving(0) as receiver, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
         sender.sendto(b"x", receiver.getsockname())

@@ -69,6 +69,8 @@ def _refuse_unknown(run_spec: RunSpec) -> None:
         "--proxy": run_spec.join is not None,
         "--gateway": run_spec.settings.gateway is not None,
         "--clone": run_spec.clone,
+        "--forward": bool(run_spec.forwards),
+        "--publish": run_spec.publishes,
     }
     for option, given in linux_only.items():
         if given:

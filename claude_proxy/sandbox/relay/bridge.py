@@ -647,12 +647,16 @@ class Bridge:
         if self._accepting:
             self.loop.watch(listener.fileno(), 0, _READ, partial(self._accept, listener))
 
-    def close(self) -> None:
-        """Accept no more, and reset the remaining connections."""
+    def retire(self) -> None:
+        """Accept no more; the connections that there are may go on."""
         self._is_closed = True
         self._accept_no_more()
         if self._pause is not None:
             self._pause.cancel()
+
+    def close(self) -> None:
+        """Accept no more, and reset the remaining connections."""
+        self.retire()
         for connection in tuple(self._connections):
             connection.abort()
 

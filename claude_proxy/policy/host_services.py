@@ -1,0 +1,41 @@
+"""Rules for services of this machine's own loopback that one run was given by name and port.
+
+Laws kept: default-deny, one judge. Such a grant is a rule like any other, with a source of its own:
+a deny rule wins over it, and the addresses that its name may have are those of loopback alone.
+Pure.
+"""
+
+from collections.abc import Iterable
+from ipaddress import ip_network
+
+from claude_proxy.deferred.data_classes import replace
+from claude_proxy.policy.location import Location
+from claude_proxy.policy.patterns import HostPattern
+from claude_proxy.policy.policy import Policy
+from claude_proxy.policy.request import Scheme
+from claude_proxy.policy.rules import Rule, Tls
+
+NAME = "localhost"
+SOURCE = Location("--forward", 1, 1)
+
+_ADDRESSES = (ip_network("127.0.0.1/32"), ip_network("::1/128"))
+
+
+def with_host_services(policy: Policy, ports: Iterable[int]) -> Policy:
+    """Return a policy that also lets a run reach these ports of this machine's loopback."""
+    rules = [_rule_for(port) for port in ports]
+    return replace(policy, allow=(*policy.allow, *rules)) if rules else policy
+
+
+def _rule_for(port: int) -> Rule:
+    return Rule(
+        pattern=HostPattern.parse(NAME),
+        scheme=Scheme.HTTPS,
+        ports=frozenset({port}),
+        methods=None,
+        paths=None,
+        tls=Tls.PASSTHROUGH,
+        addresses=_ADDRESSES,
+        note="a service of this machine that the run was given",
+        source=SOURCE,
+    )

@@ -63,6 +63,9 @@ _HELP = {
 _SHOWN = {"confdir", "statedir", "allowlist", "listen", "port", "profile", "dir"}
 # Options that choose the command and the output, which are fixed here.
 _OF_RUN_ALONE = {
+    "allow_remote",
+    "forward",
+    "publish",
     "branch",
     "clone",
     "command",

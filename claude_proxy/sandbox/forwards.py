@@ -1,4 +1,4 @@
-"""Forwarded ports of a run: what the user is told about them at its start, and what is recorded.
+"""Forwarded ports of a run: what its start says of them, and what is recorded.
 
 Law kept: one judge. A forward opens nothing: the relay asks the proxy for each connection. So a
 forward that no rule allows is no error, but said at once, with the line that allows it.

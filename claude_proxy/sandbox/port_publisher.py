@@ -12,19 +12,16 @@ import errno
 import json
 import os
 import socket
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from selectors import EVENT_READ
 from typing import Any
 
-if not __package__:  # run by its path: add the package's directory, after the standard library
-    sys.path.append(os.path.abspath(os.path.join(os.path.dirname(__file__), *[os.pardir] * 2)))  # noqa: PTH100, PTH118, PTH120
-
 from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.sandbox import namespace_door
-from claude_proxy.sandbox.relay.bridge import Bridge, Loop, Place, RelayTarget, prepared
+from claude_proxy.sandbox.relay.bridge import Bridge, Loop
+from claude_proxy.sandbox.relay.relay_target import Place, RelayTarget
 from claude_proxy.system import listening_ports
 
 READY = b"ready\n"
@@ -85,8 +82,8 @@ class ServerInside(RelayTarget):
         return self._places
 
     def open(self, family: socket.AddressFamily) -> socket.socket:
-        """Return a socket of the sandbox's network that does not block."""
-        return prepared(self._door.make(family))
+        """Return a socket of the sandbox's network, not connected."""
+        return self._door.make(family)
 
 
 class _Publication:
@@ -293,7 +290,3 @@ def run(words: list[str]) -> int:
             os.write(task["report"], line.encode() + b"\n")
         return error.exit_code
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(run(sys.argv[1:]))

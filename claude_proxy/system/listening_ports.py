@@ -1,6 +1,6 @@
 """Listening TCP ports of a network namespace, read from the kernel's table of sockets (proc(5)).
 
-The table is that of the namespace in which its file was opened, whoever reads it later.
+The table is that of the namespace in which its file was opened, in whichever it is read later.
 """
 
 import os

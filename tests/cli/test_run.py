@@ -282,7 +282,7 @@ def test_a_command_that_cannot_be_told_not_to_ask_is_not_run_as_if_it_could(
 
 # Where a proxy listens, whom it serves and what it prints: a run's own proxy has that settled.
 OF_SERVE_ALONE = {
-    *("allow_remote", "cadir", "client", "gateway_token_file", "host", "listen", "log_format"),
+    *("cadir", "client", "gateway_token_file", "host", "listen", "log_format"),
     *("port", "quiet", "socket_uid", "unlink_socket", "workers"),
 }
 

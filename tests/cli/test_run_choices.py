@@ -272,3 +272,72 @@ def test_without_the_filter_nothing_can_be_said_about_unix_sockets(
     words = ("--without-seccomp", "--unix-sockets", "none")
 
     assert "drop one of the two" in error_of(capsys, *words, "true")
+
+
+# --- port mappings
+
+
+def test_port_mappings_become_part_of_the_run(orders: list[RunSpec]) -> None:
+    words = "--forward 5432=db.corp:5432 --forward 8080=host:11434 --publish 3000:3000"
+    order = order_of(orders, *words.split(), "--publish", "auto", "--", "true")
+
+    assert [str(one) for one in order.forwards] == ["5432=db.corp:5432", "8080=host:11434"]
+    assert [str(one) for one in order.published] == ["127.0.0.1:3000:3000"]
+    assert order.publishes_new
+    assert order.settings.host_ports == (11434,)
+
+
+def test_port_mappings_come_from_variables_and_config_yaml_too(
+    orders: list[RunSpec], confdir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (confdir / "config.yaml").write_text("run: {forward: [5432=db.corp:5432]}\n", "utf-8")
+    monkeypatch.setenv("CLAUDE_PROXY_PUBLISH", "3000:3000 0:3001")
+
+    order = order_of(orders, "--policy", "online", "--", "true")
+
+    assert [str(one) for one in order.forwards] == ["5432=db.corp:5432"]
+    assert [one.port for one in order.published] == [3000, 3001]
+    assert not order.publishes_new
+
+
+def test_a_run_without_mappings_has_none(orders: list[RunSpec]) -> None:
+    assert not order_of(orders, "--", "true").maps_ports
+
+
+@pytest.mark.parametrize(
+    ("words", "what", "fix"),
+    [
+        ("--forward 5432:db.corp:5432", 'no "="', "write it like 5432=db.corp.example:5432"),
+        ("--publish 3000", "two are needed", "write it like 3000:3000"),
+        ("--forward 3128=db.corp:5432", "is the run's proxy", "take another port"),
+        ("--forward 1=db.corp:2 --no-network", "this run has none", "run with a proxy"),
+        ("--forward 1=host:2 --proxy 127.0.0.1:9051", "serves others too", "leave --proxy out"),
+        ("--publish 0.0.0.0:3000:3000", "lets anyone on any network", "add --allow-remote"),
+        ("--publish 192.0.2.1:3000:3000", "on the network of 192.0.2.1", "add --allow-remote"),
+    ],
+)
+def test_mappings_that_a_run_cannot_have_are_refused(
+    capsys: pytest.CaptureFixture[str], words: str, what: str, fix: str
+) -> None:
+    error = error_of(capsys, *words.split(), "--", "true")
+
+    assert what in error
+    assert fix in error
+
+
+def test_the_machines_own_network_needs_no_published_port(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    error = error_of(capsys, "--policy", "open", "--publish", "3000:3000", "--", "true")
+
+    assert "its ports are there already" in error
+
+
+def test_remote_publishing_needs_the_owners_word(orders: list[RunSpec]) -> None:
+    words = ("--publish", "0.0.0.0:3000:3000", "--allow-remote", "--", "true")
+
+    assert order_of(orders, *words).published[0].is_remote
+
+
+def test_without_a_proxy_a_server_inside_can_still_be_published(orders: list[RunSpec]) -> None:
+    assert order_of(orders, "--no-network", "--publish", "3000:3000", "--", "true").publishes

@@ -1,7 +1,7 @@
 """Checks of a run's port mappings against each other and against the run's own ports; pure.
 
-Law kept: fail closed. A mapping that would take the place of another, of the proxy or of a way back
-into the run is an error before anything starts.
+Law kept: fail closed. Two mappings of one port, one of a port that the run itself uses, and a way
+back into the run are errors before anything starts.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,6 +17,8 @@ RESERVED = {
     GATEWAY_PORT: "is the run's gateway",
 }
 
+MOST = 64  # of each kind: all are passed between processes in one message
+
 
 def check(forwards: Sequence[Forward], published: Sequence[Published]) -> None:
     """Raise ConfigError if two mappings cannot be together, or one takes a port of the run."""
@@ -25,6 +27,13 @@ def check(forwards: Sequence[Forward], published: Sequence[Published]) -> None:
 
 
 def _problems(forwards: Sequence[Forward], published: Sequence[Published]) -> Iterator[ConfigError]:
+    for option, count in (("--forward", len(forwards)), ("--publish", len(published))):
+        if count > MOST:
+            yield ConfigError(
+                f"{count} ports are more than the {MOST} that a run can have",
+                where=option,
+                fix="name those that are needed",
+            )
     inside: dict[tuple[str, int], Forward] = {}
     for forward in forwards:
         if forward.port in RESERVED:

@@ -289,6 +289,25 @@ def test_a_reader_returns_a_value_or_a_config_error(text: str) -> None:
 # Announcing
 
 
+def test_a_client_that_knows_of_no_proxy_gets_a_tunnel_to_where_its_listener_leads(
+    start: Start, directory: Path, upstream: socket.socket
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as inside:
+        passed = (f"fd:{inside.fileno()}", "db.corp:5432")
+        arguments = ("--listen", f"unix:{directory}/r", "--tunnel", *passed)
+        program = start(*arguments, "--to", path_of(upstream), fds=(inside.fileno(),))
+        with socket.create_connection(inside.getsockname(), WAIT_S) as client:
+            client.sendall(b"early")
+            peer, _ = upstream.accept()
+            with peer:
+                request = peer.recv(100)
+                peer.sendall(b"HTTP/1.1 200 OK\r\n\r\nhello")
+
+                assert request == b"CONNECT db.corp:5432 HTTP/1.1\r\nHost: db.corp:5432\r\n\r\n"
+                assert (peer.recv(5), client.recv(5)) == (b"early", b"hello")
+        assert program.end(signal.SIGTERM)[0] == 0
+
+
 def test_every_connection_begins_with_the_announcement_of_its_run(
     start: Start, upstream: socket.socket
 ) -> None:

@@ -1,0 +1,80 @@
+"""Sockets are made in the sandbox's network, and who listens there is seen from outside."""
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from claude_proxy.errors import ClaudeProxyError
+from claude_proxy.sandbox.namespace_door import NamespaceDoor
+from tests.conftest import FindProgram
+from tests.sandbox.network_box import NetworkBox, network_box
+from tests.support.waiting import until
+
+
+@pytest.fixture
+def box(program: FindProgram) -> Iterator[NetworkBox]:
+    with network_box(program("bwrap")) as box:
+        yield box
+
+
+def test_a_socket_that_is_made_there_reaches_a_server_inside(box: NetworkBox) -> None:
+    with (
+        box.server(3000) as server,
+        NamespaceDoor(box.init) as door,
+        door.make(socket.AF_INET) as client,
+    ):
+        client.connect(("127.0.0.1", 3000))
+        with server.accept()[0] as peer:
+            client.sendall(b"from outside")
+
+            assert peer.recv(100) == b"from outside"
+
+
+def test_a_socket_that_is_made_there_reaches_nothing_outside(box: NetworkBox) -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as outside,
+        NamespaceDoor(box.init) as door,
+        door.make(socket.AF_INET) as client,
+        pytest.raises(ConnectionRefusedError),
+    ):
+        client.connect(outside.getsockname())
+
+
+def test_who_listens_inside_is_seen_and_nobody_else(box: NetworkBox) -> None:
+    with socket.create_server(("127.0.0.1", 0)), NamespaceDoor(box.init) as door:
+        assert door.listening() == frozenset()
+        with box.server(3000), box.server(3001, "127.0.0.2"):
+            assert door.listening() == {3000}
+        assert door.listening() == frozenset()
+
+
+def test_a_namespace_that_is_the_machines_own_is_refused() -> None:
+    with pytest.raises(ClaudeProxyError, match="no network namespace of its own"):
+        NamespaceDoor(os.getpid())
+
+
+def test_a_process_that_has_gone_is_an_error(box: NetworkBox) -> None:
+    box.close()
+
+    with pytest.raises(ClaudeProxyError, match="cannot be entered"):
+        NamespaceDoor(box.init)
+
+
+def test_its_child_holds_nothing_of_the_caller(box: NetworkBox) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener, NamespaceDoor(box.init):
+        place = listener.getsockname()
+        listener.close()
+
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(place)
+
+
+def test_once_it_is_closed_the_sandbox_can_end(box: NetworkBox) -> None:
+    door = NamespaceDoor(box.init)
+    door.close()
+    box.close()
+
+    until(lambda: not Path(f"/proc/{box.init}").exists())

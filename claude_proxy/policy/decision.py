@@ -19,6 +19,7 @@ class Decision:
     plain: bool = False  # for a tunnel: plain HTTP is allowed inside
     secure: bool = False  # for a tunnel: TLS is allowed inside
     raw: bool = False  # for a tunnel: other protocols than TLS and HTTP are allowed inside
+    opaque: bool = False  # for such a tunnel: TLS and HTTP may name anything inside
     restricted: bool = False  # for a request: methods or paths are restricted on its host
 
     def __bool__(self) -> bool:
@@ -60,6 +61,7 @@ def tunnel_allowed_by(
         plain=plain,
         secure=secure,
         raw=raw,
+        opaque=raw and rule.opaque,
     )
 
 

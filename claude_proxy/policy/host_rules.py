@@ -163,6 +163,7 @@ class PortRules:
         if rule is None:
             return next(self.whole_denials(raw=bool(self._tcp.rules)), self._no_rule)
         if self._is_raw:
+            rule = self._opaque or rule
             # A denial of https is one of TLS, wherever it is spoken.
             return tunnel_allowed_by(
                 rule, tls=Tls.PASSTHROUGH, plain=False, secure=tls.denied is None, raw=True
@@ -175,11 +176,16 @@ class PortRules:
         return tunnel_allowed_by(rule, tls=mode, plain=plain.open, secure=tls.open)
 
     @property
+    def _opaque(self) -> Rule | None:
+        """The rule by which not even the first bytes are looked at, if there is one."""
+        return next((rule for rule in self._tcp.rules if rule.opaque), None)
+
+    @property
     def _is_raw(self) -> bool:
         """Whether bytes of any protocol pass: not where they could undo a limit on requests."""
         tcp, tls, plain = self._tcp, self._by_scheme[Scheme.HTTPS], self._by_scheme[Scheme.HTTP]
         denied = tcp.limited or tls.limited or plain.limited
-        if not tcp.open or denied or self._port in WEB_PORTS:
+        if not tcp.open or denied or (self._port in WEB_PORTS and self._opaque is None):
             return False
         limits = bool(tls.rules) and all(rule.limited for rule in tls.rules)
         named = any(rule.pattern.kind is not PatternKind.EVERY for rule in plain.rules)

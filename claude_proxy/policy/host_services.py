@@ -2,7 +2,7 @@
 
 Laws kept: default-deny, one judge. Such a grant is a rule like any other, with a source of its own:
 a deny rule wins over it, and the addresses that its name may have are those of loopback alone.
-Pure.
+What is spoken there is not looked at: clients inside call it by the name that they know. Pure.
 """
 
 from collections.abc import Iterable
@@ -12,8 +12,7 @@ from claude_proxy.deferred.data_classes import replace
 from claude_proxy.policy.location import Location
 from claude_proxy.policy.patterns import HostPattern
 from claude_proxy.policy.policy import Policy
-from claude_proxy.policy.request import Scheme
-from claude_proxy.policy.rules import Rule, Tls
+from claude_proxy.policy.rules import RawScheme, Rule, Tls
 
 NAME = "localhost"
 SOURCE = Location("--forward", 1, 1)
@@ -30,12 +29,13 @@ def with_host_services(policy: Policy, ports: Iterable[int]) -> Policy:
 def _rule_for(port: int) -> Rule:
     return Rule(
         pattern=HostPattern.parse(NAME),
-        scheme=Scheme.HTTPS,
+        scheme=RawScheme.TCP,
         ports=frozenset({port}),
         methods=None,
         paths=None,
-        tls=Tls.PASSTHROUGH,
+        tls=Tls.INTERCEPT,
         addresses=_ADDRESSES,
         note="a service of this machine that the run was given",
         source=SOURCE,
+        opaque=True,  # HTTP too: what a local service does with a Host field is its own affair
     )

@@ -82,6 +82,8 @@ class Rule:
     addresses: tuple[Network, ...]  # addresses that are not public but that the host may have
     note: str
     source: Location
+    # Of tcp: the first bytes are not looked at either. No file can say so: `policy.host_services`.
+    opaque: bool = False
 
     def __post_init__(self) -> None:
         # An empty set is a mistake that could mean "nothing" or "everything".
@@ -91,6 +93,8 @@ class Rule:
             raise ValueError(f"the rule for {self.name} has a port outside 1-{MAX_PORT}")
         if self.methods is not None and not all(map(_is_method, self.methods)):
             raise ValueError(f"the rule for {self.name} has a method that is not in capitals")
+        if self.opaque and self.scheme is not RawScheme.TCP:
+            raise ValueError(f"the rule for {self.name} is for requests, which are judged")
         if self.scheme is RawScheme.TCP and self.limited:
             raise ValueError(f"the rule for {self.name} limits requests, and tcp has none")
         if self.tls is Tls.PASSTHROUGH and (self.limited or self.scheme is not Scheme.HTTPS):

@@ -11,6 +11,7 @@ from claude_proxy.events import Notice
 from claude_proxy.policy.advice import DeniedAttempt, advice_for
 from claude_proxy.policy.policy import Policy
 from claude_proxy.policy.reason import Reason
+from claude_proxy.policy.rules import WEB_PORTS
 
 NOTICE = "forwarded-port"  # the kind of what is recorded
 
@@ -26,6 +27,11 @@ def warnings(
         what = f"--forward {forward} leads nowhere"
         if decision.reason is Reason.DENY_RULE and decision.rule is not None:
             yield f"{what}: the deny rule at {decision.rule.source} denies {forward.leads_to}"
+        elif forward.target.port in WEB_PORTS:
+            yield (
+                f"only TLS and HTTP that name {forward.target.host} pass through --forward "
+                f"{forward}; programs that heed HTTPS_PROXY need no forward"
+            )
         elif forward.to_host:
             yield f"{what}: the rules for {forward.target} allow no other protocol than theirs"
         else:

@@ -129,12 +129,13 @@ def start(  # noqa: PLR0913 - what is published of which sandbox, and where it i
     """
     until, lifeline = os.pipe()
     heard, report = os.pipe()
+    said = os.dup(terminal)  # not its own number, which is the log's in a helper process
     numbers = [listener.socket.fileno() for listener in listeners]
     task = {
         "pid": init,
         "until": until,
         "report": report,
-        "terminal": terminal,
+        "terminal": said,
         "ports": [
             [number, listener.place, listener.port]
             for number, listener in zip(numbers, listeners, strict=True)
@@ -151,13 +152,13 @@ def start(  # noqa: PLR0913 - what is published of which sandbox, and where it i
     }
     words = own_programs.words_with_packages(port_publisher, json.dumps(task))
     try:
-        process = start_program(words, (until, report, terminal, *numbers), log)
+        process = start_program(words, (until, report, said, *numbers), log)
     except BaseException:
         os.close(lifeline)
         os.close(heard)
         raise
     finally:
-        for descriptor in (until, report):
+        for descriptor in (until, report, said):
             os.close(descriptor)
     for listener in listeners:
         listener.socket.close()

@@ -14,14 +14,14 @@ from claude_proxy.wire.authority import Authority
 SERVICE = Authority.of("localhost", 11434)
 
 
-def policy_of(text: str = "allow: [example.com]") -> Policy:
-    return with_host_services(loader.read(text, name="allowlist.yaml").policy, [11434])
+def policy_of(text: str = "allow: [example.com]", port: int = 11434) -> Policy:
+    return with_host_services(loader.read(text, name="allowlist.yaml").policy, [port])
 
 
 def test_the_port_is_allowed_for_any_protocol_by_a_rule_of_its_own_source() -> None:
     decision = policy_of().decide_raw(SERVICE)
 
-    assert decision.allowed
+    assert (decision.allowed, decision.raw, decision.opaque) == (True, True, True)
     assert decision.rule is not None
     assert str(decision.rule.source) == "--forward:1"
 
@@ -68,3 +68,22 @@ def test_without_a_port_the_policy_is_the_same() -> None:
 
     assert with_host_services(policy, []) is policy
     assert replace(policy) == policy
+
+
+def test_a_service_on_a_port_of_the_web_is_like_any_other() -> None:
+    decision = policy_of(port=80).decide_connect(Authority.of("localhost", 80))
+
+    assert (decision.raw, decision.opaque) == (True, True)
+
+
+def test_a_rule_of_the_owners_for_the_same_port_does_not_narrow_it() -> None:
+    rules = "allow: [{host: localhost, scheme: tcp, ports: [11434], addresses: [127.0.0.1]}]"
+
+    assert policy_of(rules).decide_connect(SERVICE).opaque
+
+
+def test_no_request_is_allowed_by_it() -> None:
+    policy = policy_of()
+
+    assert not policy.allows_url("http://localhost:11434/")
+    assert not policy.allows_url("https://localhost:11434/")

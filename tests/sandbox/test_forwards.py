@@ -18,7 +18,7 @@ def warnings(text: str, forward: str) -> list[str]:
 
 
 def test_a_forward_that_a_rule_allows_needs_no_warning() -> None:
-    rule = "allow: [{host: db.corp, ports: [5432], tls: passthrough}]"
+    rule = "allow: [{host: db.corp, ports: [5432], scheme: tcp}]"
 
     assert warnings(rule, "5432=db.corp:5432") == []
     assert warnings(rule, "15432=db.corp:5432") == []
@@ -30,15 +30,22 @@ def test_a_forward_that_a_rule_allows_needs_no_warning() -> None:
         "allow: [example.com]",
         "allow: [db.corp]",
         "allow: [{host: db.corp, ports: [5432]}]",  # for TLS alone
-        "allow: [{host: db.corp, ports: [5433], tls: passthrough}]",
+        "allow: [{host: db.corp, ports: [5433], scheme: tcp}]",
+        "allow: [{host: db.corp, ports: [5432], tls: passthrough}]",  # for TLS too
     ],
 )
 def test_a_forward_that_no_rule_allows_is_said_with_what_would(rules: str) -> None:
     (warning,) = warnings(rules, "5432=db.corp:5432")
 
     assert warning.startswith("--forward 5432=db.corp:5432 leads nowhere until a rule allows it; ")
-    assert "db.corp" in warning.partition(";")[2]
-    assert "5432" in warning.partition(";")[2]
+    assert warning.endswith("; to allow it: claude-proxy allow tcp://db.corp:5432")
+
+
+def test_a_forward_to_a_port_of_the_web_says_what_passes_there() -> None:
+    (warning,) = warnings("allow: [git.corp]", "8443=git.corp:443")
+
+    assert "only TLS and HTTP" in warning
+    assert "HTTPS_PROXY" in warning
 
 
 def test_a_forward_that_a_deny_rule_denies_names_the_rule() -> None:

@@ -91,6 +91,28 @@ def test_a_server_inside_is_reached_until_the_run_ends_and_that_is_recorded(
     assert rows[1][2].endswith("no longer leads to port 3000 inside, after 1 connection")
 
 
+def test_what_is_published_by_itself_is_said_to_the_user(
+    box: NetworkBox, settings: Settings, tmp_path: Path
+) -> None:
+    reading, writing = os.pipe()
+    with (
+        tempfile.TemporaryDirectory(prefix="runs-") as above,
+        RunDirectory.make(("sleep",), above=Path(above)) as run_directory,
+        closing(open_log(tmp_path, "tried")) as log,
+        box.server(80),
+        published_ports.start(
+            (), box.init, run_directory, log, settings, auto=True, terminal=writing
+        ) as publisher,
+    ):
+        publisher.wait_until_ready(StartPatience())
+
+        said = os.read(reading, 1000)
+    os.close(reading)
+    os.close(writing)
+
+    assert said == b"claude-proxy: port 80 inside is not published: it is a privileged port\n"
+
+
 def test_a_sandbox_that_cannot_be_entered_ends_the_start_with_the_reason(
     settings: Settings, tmp_path: Path
 ) -> None:

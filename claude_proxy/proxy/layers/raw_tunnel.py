@@ -1,7 +1,8 @@
 """Raw tunnel: bytes of any protocol to one host and port, by a rule with scheme tcp.
 
 Law kept: agreement. TLS must name the target, and plain HTTP does not pass, as its Host field could
-name another host of the same server. Only what a client sends first is looked at: TLS that begins
+name another host of the same server; to a service of this machine that the run was given by its
+port, both pass. Only what a client sends first is looked at: TLS that begins
 later, as after STARTTLS, is not looked at. The upstream may speak first, as
 servers of mail and databases do, so it is dialled at once: the tunnel itself was allowed. Either
 side may end its half first.
@@ -32,6 +33,8 @@ class RawTunnel(Passthrough):
     ) -> None:
         super().__init__(context, session, target, attempt, b"")
         self._first = FirstBytes()
+        if attempt.decision.opaque:
+            self._first.release()
         self._has_ended = False  # the upstream sends no more
         session.raw = True
 

@@ -27,6 +27,7 @@ from claude_proxy.doctor.checks import examine
 from claude_proxy.doctor.context import Subject
 from claude_proxy.doctor.finding import Finding, Level, exit_code
 from claude_proxy.errors import ClaudeProxyError, ConfigError
+from claude_proxy.wire.authority import Authority
 
 if TYPE_CHECKING:
     from claude_proxy.doctor.client_trust import ClientResult, Progress
@@ -36,10 +37,11 @@ Examples:
   claude-proxy doctor               configuration, CA, listeners, what a sandbox needs
   claude-proxy doctor --trust       which clients use the proxy and trust its CA
   claude-proxy doctor --attack      tries to get out of a sandbox with your settings
+  claude-proxy doctor --attack-here --canary 10.0.0.1:443   from inside of a pod, as its check
 \b
 Exit codes: 0 no problems, 1 warnings, 2 errors.
   --trust:  1 if a client ignores the proxy or the CA, 2 if one could not be tested
-  --attack: 1 if anything got out, 2 if something could not be tried
+  --attack, --attack-here: 1 if anything got out, 2 if something could not be tried
 
 The options of `serve`, and those of `run` that shape its sandbox, apply here too, with their
 variables.
@@ -98,11 +100,35 @@ def _with_options_of_others(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.command(epilog=EPILOG)
 @click.option("--trust", "part", flag_value="trust", help="Run the clients that are installed.")
 @click.option("--attack", "part", flag_value="attack", help="Try to get out of a live sandbox.")
+@click.option(
+    "--attack-here",
+    "part",
+    flag_value="attack-here",
+    help="Try to get out of the pod that this runs in, past the proxy of HTTPS_PROXY.",
+)
+@click.option(
+    "--canary",
+    metavar="HOST:PORT",
+    multiple=True,
+    help="With --attack-here: what would answer if nothing was in the way; repeatable.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @_with_options_of_others
 @click.pass_context
-def command(context: click.Context, /, *, part: str | None, as_json: bool, **given: Any) -> int:
+def command(
+    context: click.Context,
+    /,
+    *,
+    part: str | None,
+    canary: tuple[str, ...],
+    as_json: bool,
+    **given: Any,
+) -> int:
     """Check the installation, its clients or its sandbox."""
+    if part == "attack-here":
+        return _attack_here(canary, as_json=as_json)
+    if canary:
+        raise ConfigError("--canary belongs to --attack-here", where="--canary", fix="leave it out")
     values = options.in_force(context, given)
     of_run = {name: values.pop(name) for name in _OF_RUN}
     settings = proxy_settings.settings_of(values, options.config_of(context))
@@ -224,6 +250,28 @@ def _attack(
     with _secret() as token:
         aim = AttackTarget(run_spec, user_of(os.environ).home, os.environ, token, own_project)
         rows = attack(aim)
+    facts = {"attacks": [asdict(row) for row in rows]}
+    return _print(facts, attack_lines(rows), catalogue.exit_code(rows), as_json=as_json)
+
+
+def _attack_here(canaries: Sequence[str], *, as_json: bool) -> int:
+    """Attack the pod that this runs in; a table that cannot be made is an error, exit code 2."""
+    from claude_proxy.doctor.attack.pod import attack_here  # noqa: PLC0415 - few need it
+
+    found = []
+    for text in canaries:
+        try:
+            found.append(Authority.parse(text))
+        except ValueError as error:
+            raise ConfigError(
+                str(error), where="--canary", fix="write it like 192.0.2.1:443"
+            ) from error
+    try:
+        rows = attack_here(os.environ, found)
+    except ConfigError:
+        raise
+    except ClaudeProxyError as error:
+        raise ConfigError(error.what, where=error.where, fix=error.fix) from error
     facts = {"attacks": [asdict(row) for row in rows]}
     return _print(facts, attack_lines(rows), catalogue.exit_code(rows), as_json=as_json)
 

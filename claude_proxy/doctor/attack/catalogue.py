@@ -99,6 +99,21 @@ ATTACKS: tuple[Attack, ...] = (
     Attack("message-bodies", "requests by the API to other hosts", AttackGroup.KEYS),
 )
 
+# Of a pod, by a program in it; what seccomp and mounts refuse is the cluster's own matter.
+POD_PROXY: Final = Attack("pod-proxy", "the proxy answers", AttackGroup.ALLOWED)
+_POD_ALONE: Final = (
+    Attack("pod-tcp", "TCP past the proxy", AttackGroup.NETWORK),
+    Attack("pod-udp", "UDP past the proxy", AttackGroup.NETWORK),
+    Attack("pod-names", "getaddrinfo", AttackGroup.NETWORK),
+    Attack("pod-ping", "ping", AttackGroup.NETWORK),
+    Attack("pod-raw", "raw IP", AttackGroup.NETWORK),
+)
+_POD_TOO: Final = (
+    *("packet-sockets", "vsock", "netlink"),
+    *("denied-hosts", "documentation", "metadata", "proxy-itself", "names-as-letters"),
+)
+POD_ATTACKS: Final = (*_POD_ALONE, *(each for each in ATTACKS if each.name in _POD_TOO))
+
 
 @dataclass(frozen=True, slots=True)
 class AttackResult:
@@ -160,6 +175,21 @@ def judge(
             rows.append(_row_of(attack, by_name.get(attack.name)))
     rows += [_row_of_canary(observation) for observation in observations]
     return rows
+
+
+def judge_pod(reports: Sequence[AttackReport]) -> list[AttackResult]:
+    """Return the rows of the table of a pod."""
+    by_name = {report["attack"]: report for report in reports}
+    first = _row_of_proxy(by_name.get(POD_PROXY.name))
+    return [first, *(_row_of(attack, by_name.get(attack.name)) for attack in POD_ATTACKS)]
+
+
+def _row_of_proxy(report: AttackReport | None) -> AttackResult:
+    tries = (report or {}).get("tries", [])
+    facts = (POD_PROXY.name, POD_PROXY.title, POD_PROXY.group)
+    saw = tuple(said for _, _, _, said in tries) or (_why(report),)
+    works = bool(tries) and all(outcome != _STOPPED for _, outcome, _, _ in tries)
+    return AttackResult(*facts, Outcome.WORKS if works else Outcome.ERROR, len(tries), saw=saw)
 
 
 def exit_code(rows: Iterable[AttackResult]) -> int:

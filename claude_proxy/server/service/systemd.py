@@ -178,15 +178,28 @@ def firewall_of(plan: ServicePlan, firewall: Firewall) -> str:
         "table": names.table,
         "log_prefix": names.log_prefix,
         "user": names.user,
-        "ports": ", ".join(str(port) for port in sorted(firewall.ports)),
-        "name_server_sets": "\n".join(_sets(firewall)),
-        "name_servers": "\n".join(_name_servers(firewall)),
         "answers": "        # Replies to clients on other machines.\n"
         "        ct state established ct direction reply accept"
         if plan.remote
         else "",
     }
-    return filled("egress.nft", facts)
+    return filled("egress.nft", facts | _reached(firewall))
+
+
+def pod_firewall_of(firewall: Firewall, *, user: int, table: str) -> str:
+    """Return the packet filter's rules of a network namespace that a proxy shares with its clients.
+
+    `user`: the number of the proxy's user, who alone may send to other machines.
+    """
+    return filled("pod.nft", {"table": table, "user": str(user)} | _reached(firewall))
+
+
+def _reached(firewall: Firewall) -> dict[str, str]:
+    return {
+        "ports": ", ".join(str(port) for port in sorted(firewall.ports)),
+        "name_server_sets": "\n".join(_sets(firewall)),
+        "name_servers": "\n".join(_name_servers(firewall)),
+    }
 
 
 _FAMILIES = ((4, "ip", "ipv4_addr"), (6, "ip6", "ipv6_addr"))

@@ -12,6 +12,7 @@ from claude_proxy.server.service.systemd import (
     files_of,
     firewall_of,
     listening_words,
+    pod_firewall_of,
 )
 from tests.server.service import plans
 from tests.server.service.plans import rendered, service_of, values_of
@@ -197,3 +198,12 @@ def test_an_odd_path_is_spelled_for_systemd() -> None:
 def test_a_word_that_would_end_its_line_stops_it() -> None:
     with pytest.raises(ValueError, match="a unit file cannot contain"):
         files_of(replace(plans.SERVE, words=("--allowlist=/a\nUser=root",)))
+
+
+def test_in_a_shared_namespace_only_the_proxys_user_may_send() -> None:
+    text = pod_firewall_of(Firewall(frozenset({443, 8443})), user=9051, table="a_pod")
+
+    assert "table inet a_pod {" in text
+    assert "meta skuid 9051 goto service" in text
+    assert "tcp dport { 443, 8443 } accept" in text
+    assert text.count("policy drop") == 3

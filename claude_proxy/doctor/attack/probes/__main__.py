@@ -43,6 +43,14 @@ from claude_proxy.doctor.attack.probes.network import (
     vsock,
 )
 from claude_proxy.doctor.attack.probes.outcome import Spec, Try
+from claude_proxy.doctor.attack.probes.pod import (
+    pod_names,
+    pod_ping,
+    pod_proxy,
+    pod_raw,
+    pod_tcp,
+    pod_udp,
+)
 from claude_proxy.doctor.attack.probes.processes import (
     descriptors,
     environment,
@@ -128,6 +136,12 @@ ATTACKS: dict[str, Callable[[Spec], Iterable[Try]]] = {
     "echoed-keys": echoed_keys,
     "other-endpoints": other_endpoints,
     "message-bodies": message_bodies,
+    "pod-proxy": pod_proxy,
+    "pod-tcp": pod_tcp,
+    "pod-udp": pod_udp,
+    "pod-names": pod_names,
+    "pod-ping": pod_ping,
+    "pod-raw": pod_raw,
 }
 
 

@@ -21,7 +21,7 @@ def name_lookups(spec: Spec) -> Iterator[Try]:
     """Look up names: with the system's resolver, a local resolver, a remote one."""
     for name in (spec["denied_host"], "localhost.localdomain.claude-proxy-doctor.test"):
         yield _lookup(name)
-    for resolver in ("127.0.0.53", "127.0.0.1", "192.0.2.53", *_resolvers()):
+    for resolver in ("127.0.0.53", "127.0.0.1", "192.0.2.53", *resolvers()):
         yield _ask_resolver(resolver, spec["denied_host"])
 
 
@@ -33,7 +33,8 @@ def _lookup(name: str) -> Try:
     return through(f"getaddrinfo {name}", str(found[0][4][0]))
 
 
-def _resolvers() -> Iterator[str]:
+def resolvers() -> Iterator[str]:
+    """Yield the name servers that this system uses."""
     for line in read("/etc/resolv.conf").decode("utf-8", "replace").splitlines():
         words = line.split()
         if len(words) > 1 and words[0] == "nameserver":

@@ -3,7 +3,7 @@
 import errno
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 from claude_proxy.doctor.attack.probes.outcome import (
@@ -57,14 +57,20 @@ def direct_udp(_: Spec) -> Iterator[Try]:
 
 def raw_ip(_: Spec) -> Iterator[Try]:
     """Create sockets for raw IP: ICMP, and any protocol."""
+    for what, make in raw_sockets():
+        yield attempt(what, make)
+    yield attempt("ping", _ping)
+
+
+def raw_sockets() -> Iterator[tuple[str, Callable[[], None]]]:
+    """Yield what makes each kind of socket for raw IP."""
     kinds = (
         ("raw ICMP", socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP),
         ("raw IP", socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW),
         ("raw ICMPv6", socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6),
     )
     for what, family, kind, protocol in kinds:
-        yield attempt(what, partial(_make, family, kind, protocol))
-    yield attempt("ping", _ping)
+        yield what, partial(_make, family, kind, protocol)
 
 
 def _ping() -> None:

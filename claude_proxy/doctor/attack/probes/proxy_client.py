@@ -3,6 +3,7 @@
 import socket
 import ssl
 import struct
+from base64 import b64encode
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
@@ -28,6 +29,14 @@ def proxy(spec: Spec) -> socket.socket:
     sock = socket.create_connection((host, port), PROXY_S)
     sock.settimeout(PROXY_S)
     return sock
+
+
+def login(spec: Spec) -> str:
+    """Return the field that a proxy with a password demands, as a line; empty without one."""
+    given = spec.get("login")
+    if not given:
+        return ""
+    return f"Proxy-Authorization: Basic {b64encode(given.encode()).decode()}\r\n"
 
 
 def answer_of(sock: socket.socket) -> ProxyAnswer:
@@ -76,14 +85,14 @@ def ask(spec: Spec, what: str, request: bytes) -> Try:
 def connect(spec: Spec, target: str | bytes, what: str | None = None) -> Try:
     """Request a tunnel to a target, written as given."""
     raw = target if isinstance(target, bytes) else target.encode()
-    request = b"CONNECT %s HTTP/1.1\r\nHost: %s\r\n\r\n" % (raw, raw)
+    request = b"CONNECT %s HTTP/1.1\r\nHost: %s\r\n%s\r\n" % (raw, raw, login(spec).encode())
     return ask(spec, what or f"CONNECT {raw.decode('ascii', 'backslashreplace')}", request)
 
 
 def get(spec: Spec, url: str) -> Try:
     """Request a URL without TLS."""
     host = url.split("/")[2]
-    request = f"GET {url} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+    request = f"GET {url} HTTP/1.1\r\nHost: {host}\r\n{login(spec)}Connection: close\r\n\r\n"
     return ask(spec, f"GET {url}", request.encode())
 
 
@@ -91,7 +100,8 @@ def tunnel(spec: Spec, at: Sequence[Any] | None = None) -> socket.socket:
     """Open a tunnel to a host and port, by default to the allowed target."""
     host, port = at or spec["allowed"]
     sock = proxy(spec)
-    sock.sendall(f"CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode())
+    head = f"CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n{login(spec)}\r\n"
+    sock.sendall(head.encode())
     answer = answer_of(sock)
     if answer.status != 200:  # noqa: PLR2004
         sock.close()
@@ -131,7 +141,9 @@ def inside_tunnel(
         return stopped(what, POLICY, "closed without a response")
 
 
+# Without authentication, or with a user name and password (RFC 1928 and 1929).
 _SOCKS_GREETING = b"\x05\x01\x00"
+_SOCKS_LOGIN_GREETING = b"\x05\x01\x02"
 _SOCKS_FAILED = 1
 _SOCKS_DENIED = {2, 7, 8}
 
@@ -157,10 +169,7 @@ def socks_connect(spec: Spec, what: str, address: bytes, port: int, command: int
     try:
         with socket.create_connection(tuple(spec["socks"]), PROXY_S) as sock:
             sock.settimeout(PROXY_S)
-            sock.sendall(_SOCKS_GREETING)
-            chosen = sock.recv(2)
-            if chosen != b"\x05\x00":
-                raise RuntimeError(f"no SOCKS proxy there: {chosen!r}")
+            _greet(spec, sock)
             sock.sendall(asked)
             reply = sock.recv(262)
     except TimeoutError:
@@ -175,3 +184,20 @@ def socks_connect(spec: Spec, what: str, address: bytes, port: int, command: int
     if code in _SOCKS_DENIED:
         return stopped(what, POLICY, f"reply 0x{code:02x}")
     return through(what, f"reply 0x{code:02x}")
+
+
+def _greet(spec: Spec, sock: socket.socket) -> None:
+    """Agree on how to authenticate, and do it; RuntimeError if the other side is no SOCKS proxy."""
+    given = spec.get("login")
+    greeting = _SOCKS_LOGIN_GREETING if given else _SOCKS_GREETING
+    sock.sendall(greeting)
+    chosen = sock.recv(2)
+    if chosen != b"\x05" + greeting[2:]:
+        raise RuntimeError(f"no SOCKS proxy there: {chosen!r}")
+    if given:
+        user, _, password = given.encode().partition(b":")
+        words = (bytes([len(word)]) + word for word in (user, password))
+        sock.sendall(b"\x01" + b"".join(words))
+        answer = sock.recv(2)
+        if answer != b"\x01\x00":
+            raise RuntimeError(f"the SOCKS proxy refused the password: {answer!r}")

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Mapping
 
-from claude_proxy.sandbox.container.files import github_action
+from claude_proxy.sandbox.container.files import github_action, kubernetes
 from claude_proxy.sandbox.container.files.model import FileKind, FileRequest, FileSet
 
 KINDS: Mapping[FileKind, Callable[[FileRequest], FileSet]] = {
+    FileKind.KUBERNETES: kubernetes.render,
     FileKind.GITHUB_ACTION: github_action.render,
 }
 

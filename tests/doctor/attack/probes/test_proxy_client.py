@@ -1,6 +1,7 @@
 """The client of the probes tells a denial from silence, failure and a missing proxy."""
 
 import socket
+import threading
 from typing import Any
 
 import pytest
@@ -70,3 +71,26 @@ def test_a_port_without_socks_is_an_error() -> None:
         )
 
     assert "no SOCKS proxy there" in report["crashed"]
+
+
+def test_a_login_is_sent_where_the_proxy_demands_one() -> None:
+    heads: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=deny_all, args=(server, heads), daemon=True).start()
+
+        run_probe("documentation", proxy=list(server.getsockname()), login="agent:secret")
+
+    field = b"\r\nProxy-Authorization: Basic YWdlbnQ6c2VjcmV0\r\n"
+    assert heads
+    assert [head for head in heads if field not in head] == []
+
+
+def deny_all(server: socket.socket, heads: list[bytes]) -> None:
+    while True:
+        try:
+            client, _ = server.accept()
+        except OSError:
+            return
+        with client:
+            heads.append(client.recv(65536))
+            client.sendall(b"HTTP/1.1 403 No\r\nX-Claude-Proxy-Reason: no-rule\r\n\r\n")

@@ -14,6 +14,8 @@ from claude_proxy.sandbox.container.files.rendering import KINDS
 GOLDEN = Path(__file__).with_name("golden")
 CASES: dict[str, tuple[str, ...]] = {
     "github-action": ("github-action",),
+    "kubernetes": ("kubernetes",),
+    "kubernetes-one-pod": ("kubernetes", "--name", "claude", "--pods", "one", "--image", "a/b:1"),
 }
 
 

@@ -56,8 +56,9 @@ def _leave(code: int) -> None:
     the interpreter, which says so.
     """
     try:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:  # closed by the caller, and the command line was not reached
+                stream.flush()
     except (OSError, ValueError):
         return
     os._exit(code)

@@ -112,6 +112,7 @@ PURE = (
     "sandbox.git.ref_names",
     "sandbox.macos.seatbelt",
     "sandbox.plan",
+    "sandbox.relay.lookup_report",
     "sandbox.relay.pipe_states",
     "sandbox.relay.tunnel_opening",
     "sandbox.relay.unavailable",

@@ -19,7 +19,7 @@ from claude_proxy.deferred.data_classes import field_names, replace
 from claude_proxy.errors import ConfigError
 from claude_proxy.sandbox.container import container_names, launcher
 from claude_proxy.sandbox.container.engine import Call, Engine
-from claude_proxy.sandbox.container.plan.model import ContainerSpec, EngineKind
+from claude_proxy.sandbox.container.plan.model import ContainerSpec, EngineKind, Way
 
 EPILOG = """\b
 Examples:
@@ -68,6 +68,11 @@ class CommandAfterDashes(options.TopicalCommand):
     type=click.Choice([kind.value for kind in EngineKind]),
     help="The program that makes containers.  [default: the first that is installed]",
 )
+@click.option(
+    "--way",
+    type=click.Choice([way.value for way in Way]),
+    help="How the proxy's sockets come into its network.  [default: the first that can be used]",
+)
 @click.option("--detach", "-d", is_flag=True, help="Run it in the background.")
 @click.option("--rm", "remove", is_flag=True, help="Remove it, with its home, when CMD has ended.")
 @click.option(
@@ -92,6 +97,7 @@ def command(context: click.Context, /, **given: Any) -> int:
         if given["dry_run"]:
             prepared = launcher.prepare(spec, engine, asked)
             plan, _ = launcher.plan_of(prepared, dry=True)
+            plan, _ = launcher.way_of(prepared, plan, dry=True)
             click.echo("\n".join(plan.lines()))
             return 0
         run.settle(spec.run)
@@ -141,12 +147,13 @@ def spec_of(context: click.Context, given: Mapping[str, Any]) -> ContainerSpec:
         remove=own["remove"],
         terminal=terminal,
         engine=None if own["engine"] is None else EngineKind(own["engine"]),
+        way=None if own["way"] is None else Way(own["way"]),
         cpus=own["cpus"],
         words=words_again(context, own["directory"], name, command),
     )
 
 
-_OWN = ("directory", "image", "engine", "detach", "remove", "terminal", "cpus")
+_OWN = ("directory", "image", "engine", "way", "detach", "remove", "terminal", "cpus")
 
 
 def words_again(

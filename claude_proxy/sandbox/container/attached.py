@@ -7,6 +7,7 @@ errors go through the launcher, which turns those of the engine itself into erro
 
 import contextlib
 import os
+import re
 import select
 import signal
 import subprocess
@@ -27,7 +28,9 @@ _OF_ENGINE = range(125, 128)  # podman-run(1): its own errors, and commands that
 _GIVE_UP_S = 30.0
 _HOLD_S = 0.3
 _PIECE = 64 * 1024
-_OWN = b"Error: "  # how the engine begins an error of its own
+# How the engines begin an error of their own, and what docker writes after one.
+_OWN = (b"Error: ", b"Error response from daemon: ", b"docker: ")
+_ADVICE = re.compile(rb"\n*(?:Run|See) 'docker [a-z ]*--help'[^\n]*\n?$")
 
 
 class Attached:
@@ -38,7 +41,7 @@ class Attached:
         engine: Engine,
         argv: Sequence[str],
         keeper: KeeperChannel,
-        hook: HookFiles,
+        hook: HookFiles | None,
         *,
         quiet: bool,
     ) -> None:
@@ -100,10 +103,11 @@ class Attached:
 
     def _give_up(self) -> None:
         """Have the engine end: the hook may wait for a keeper that is gone."""
-        with contextlib.suppress(OSError), contextlib.closing(HookCall(self._hook)) as call:
-            call.answer(go=False)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(_GIVE_UP_S)
+        if self._hook is not None:
+            with contextlib.suppress(OSError), contextlib.closing(HookCall(self._hook)) as call:
+                call.answer(go=False)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._process.wait(_GIVE_UP_S)
         if self._process.poll() is None:
             self._process.kill()
             self._process.wait()
@@ -148,11 +152,13 @@ class _Errors:
             piece = os.read(self._descriptor, _PIECE)
             if not piece:
                 return
+            if held and _ADVICE.fullmatch(piece):
+                continue
             self._flush()
             at = len(piece) if not self._quiet else 0
-            last = piece.rstrip(b"\n").rfind(b"\n") + 1
-            if piece[last:].startswith(_OWN):
-                at = last
+            last = _last_own(_ADVICE.sub(b"", piece))
+            if last is not None:
+                piece, at = _ADVICE.sub(b"", piece), last
             if not self._quiet:
                 _write(piece[:at])
             self._held += piece[at:]
@@ -161,6 +167,18 @@ class _Errors:
         if not self._quiet:
             held, self._held = self._held, b""
             _write(held)
+
+
+def _last_own(piece: bytes) -> int | None:
+    """Return where the last lines begin that may be an engine's own; None: there is none."""
+    at = None
+    end = len(piece.rstrip(b"\n"))
+    while end > 0:
+        begin = piece.rfind(b"\n", 0, end) + 1
+        if not piece[begin:].startswith(_OWN):
+            break
+        at, end = begin, begin - 1
+    return at
 
 
 def _write(data: bytes) -> None:

@@ -37,6 +37,7 @@ _OF_ENGINES = re.compile(
 )
 _HOOK_PLACES = ("/usr/share/containers/oci/hooks.d", "/etc/containers/oci/hooks.d")
 _SECCOMP_PLACES = ("/etc/containers/seccomp.json", "/usr/share/containers/seccomp.json")
+_DOCKER_SOCKET = "/var/run/docker.sock"
 _SELINUX = Path("/sys/fs/selinux/enforce")
 _SAID_LIMIT = 300
 _PROBE_NAME = "claude-proxy-look"
@@ -94,6 +95,16 @@ class Engine:
         """Start one command of the engine, whose answer is waited for later."""
         return Call(self, words, given)
 
+    def waiting(self, name: str) -> "subprocess.Popen[bytes]":
+        """Return a process that ends when a container does, which runs."""
+        return subprocess.Popen(  # noqa: S603 - no shell
+            self.words("wait", "--", name),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=self.environ,
+        )
+
     # --- facts
 
     def facts(self, cache: Path | None = None) -> EngineFacts:
@@ -111,6 +122,7 @@ class Engine:
             limits=bool(known.get("limits", True)),
             selinux=_enforces_selinux(),
             runtime=str(known.get("runtime", "")),
+            elsewhere=str(known.get("elsewhere", "")),
             seccomp=_seccomp_of(str(known.get("seccomp", ""))),
             hooks=tuple(path for path in map(Path, _HOOK_PLACES) if path.is_dir()),
         )
@@ -133,8 +145,15 @@ class Engine:
 
     def _key(self) -> list[str]:
         """Return what changes when the engine or its configuration does."""
-        files = [self.program, Path("/etc/containers/containers.conf")]
         home = self.environ.get("HOME", "")
+        if not self._is_podman:
+            # Another daemon may be the next to listen there, or another one be chosen.
+            host = self.environ.get("DOCKER_HOST", "")
+            chosen = Path(self.environ.get("DOCKER_CONFIG", f"{home}/.docker"), "config.json")
+            socket = Path(host.removeprefix("unix://") or _DOCKER_SOCKET)
+            marks = (f"{path} {_mark_of(path)}" for path in (self.program, chosen, socket))
+            return [f"{os.geteuid()}", host, *marks]
+        files = [self.program, Path("/etc/containers/containers.conf")]
         files += [Path(home, ".config/containers", name) for name in _CONFIGURATIONS]
         files += [Path(self.environ[name]) for name in _CONFIGURED if name in self.environ]
         return [f"{os.geteuid()}", *(f"{path} {_mark_of(path)}" for path in files)]
@@ -142,7 +161,27 @@ class Engine:
     def _info(self) -> dict[str, Any]:
         said = self.call("info", "--format", "json" if self._is_podman else "{{json .}}")
         found = _parsed(said)
-        return _podman_info(found) if self._is_podman else _docker_info(found)
+        if self._is_podman:
+            return _podman_info(found)
+        if "host" in found:
+            raise ConfigError(
+                "the program docker is podman under another name",
+                where=str(self.program),
+                fix="use it by its own name: --engine podman",
+            )
+        self._refuse_other_endpoint()
+        return _docker_info(found)
+
+    def _refuse_other_endpoint(self) -> None:
+        """Refuse a daemon on another machine, which a context of docker may name."""
+        words = ("context", "inspect", "--format", "{{json .Endpoints.docker.Host}}")
+        endpoint = str(_parsed(self.call(*words)))
+        if not endpoint.startswith("unix:"):
+            raise ConfigError(
+                "the engine is on another machine, where the proxy's sockets are not",
+                where=f"docker context inspect: {endpoint}",
+                fix="choose one on this machine: docker context use default",
+            )
 
     @property
     def _is_podman(self) -> bool:
@@ -341,7 +380,7 @@ _KNOWN = (
 def explained(engine: Engine, command: str, said: bytes) -> EngineError:
     """Return the error for what an engine has said, with the fix if it is known."""
     text = " ".join(said.decode("utf-8", "replace").split())
-    text = re.sub(r"^(?:Error: |Error response from daemon: )+", "", text)
+    text = re.sub(r"^(?:docker: |Error: |Error response from daemon: )+", "", text)
     for pattern, what, fix in _KNOWN:
         if re.search(pattern, text, re.IGNORECASE):
             return EngineError(what, where=f"{engine.kind}: {text[:_SAID_LIMIT]}", fix=fix)
@@ -408,9 +447,18 @@ def _docker_info(found: Mapping[str, Any]) -> dict[str, Any]:
         "rootless": "rootless" in options,
         "seccomp": "",
         "runtime": found.get("DefaultRuntime", ""),
+        "elsewhere": _elsewhere(found),
         "limits": bool(found.get("MemoryLimit")) and bool(found.get("PidsLimit")),
         "init": bool(found.get("InitBinary")),
     }
+
+
+def _elsewhere(found: Mapping[str, Any]) -> str:
+    """Return where a daemon's containers run, if that is a virtual machine; else ""."""
+    kernel = str(found.get("KernelVersion", ""))
+    if kernel == os.uname().release:
+        return ""
+    return f"{found.get('OperatingSystem', 'unknown')}, kernel {kernel}"
 
 
 def _enforces_selinux() -> bool:

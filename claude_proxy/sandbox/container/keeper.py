@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -24,12 +25,14 @@ from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.events import Notice
 from claude_proxy.sandbox import own_proxy, run_record, waiting_process
-from claude_proxy.sandbox.container import enter, keeper_link
+from claude_proxy.sandbox.container import enter, keeper_link, ways_in
 from claude_proxy.sandbox.container.engine import Engine
 from claude_proxy.sandbox.container.enter import HookCall, HookFiles
 from claude_proxy.sandbox.container.keeper_link import KeeperChannel, LauncherLink
 from claude_proxy.sandbox.container.kept_helpers import KeptHelper
+from claude_proxy.sandbox.container.plan.model import ContainerStatus
 from claude_proxy.sandbox.container.plan.planner import SHOWN
+from claude_proxy.sandbox.container.ways_in import WayTask
 from claude_proxy.sandbox.helper_processes import (
     HelperProcess,
     LookupSockets,
@@ -48,6 +51,7 @@ from claude_proxy.sandbox.run_spec import RunSpec
 
 _HOOK_PATIENCE_S = 120.0
 _CODE_PATIENCE_S = 10.0
+_FIRST_LOOK_S, _MOST_LOOK_S = 0.02, 0.5  # between looks whether the engine has started it
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +65,13 @@ class KeeperTask:
     image_digest: str = ""
     hook: HookFiles | None = None  # None: the container runs already, as process `pid`
     pid: int = 0
+    way: WayTask | None = None  # what is set up before the container starts, without a hook
     detached: bool = False
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the container runs already."""
+        return self.pid != 0
 
 
 def start_keeper(task: KeeperTask) -> KeeperChannel:
@@ -135,6 +145,7 @@ class _Keeper:
         self._lookups: LookupChannel | None = None
         self._listeners: list[socket.socket] = []
         self._sockets: list[socket.socket] = []
+        self._notes_lookups = True
         self._pid = task.pid
         self._exit_code: int | None = None
         self._is_over = False
@@ -165,6 +176,8 @@ class _Keeper:
         if self._task.run.sandbox.has_proxy:
             self._listeners = own_proxy.listen(self._settings, self._run_directory, self._stack)
             self._keep_helper("proxy", self._start_proxy)
+        if self._task.way is not None:
+            return self._open_way(self._task.way)
         if self._task.hook is None:
             return self._enter()
         with contextlib.closing(HookCall(self._task.hook)) as call:
@@ -183,18 +196,50 @@ class _Keeper:
         init = os.pidfd_open(self._pid)
         self._stack.callback(os.close, init)
         enter.check_network(self._pid)
+        self._serve(partial(enter.sockets, self._pid))
+        return init
+
+    def _open_way(self, way: WayTask) -> int:
+        """Make the sockets first, and let the launcher have the engine start the container."""
+        opened = ways_in.open_way(way, self._task.engine, self._task.directory)
+        self._stack.callback(opened.close)
+        self._notes_lookups = opened.notes_lookups
+        self._serve(opened.listeners)
+        self._launcher.tell("ready")
+        return self._await_container()
+
+    def _await_container(self) -> int:
+        """Return a descriptor that is readable once the container has ended, which runs now.
+
+        It may be over before it was seen: the launcher says so.
+        """
+        engine, name, pause = self._task.engine, self._task.name, _FIRST_LOOK_S
+        while not self._is_over:
+            state = engine.inspect(name)
+            if state is not None and state.status is ContainerStatus.RUNNING:
+                self._pid = state.pid
+                return self._stack.enter_context(ways_in.ended_with(engine.waiting(name)))
+            if not self._launcher.descriptors:
+                break
+            if select.select(self._launcher.descriptors, [], [], pause)[0]:
+                self._hear_launcher()
+            pause = min(2 * pause, _MOST_LOOK_S)
+        self._is_over = True
+        return -1
+
+    def _serve(self, listeners: ways_in.Listeners) -> None:
+        """Have a relay serve the sockets that `listeners` makes, once the proxy has started."""
         if not self._task.run.sandbox.has_proxy:
             run_record.record_start(self._settings, self._identity(goes_on=False))
-            return init
+            return
         gateway = (GATEWAY_PORT,) if self._settings.gateway else ()
         ports = (HTTP_PORT, SOCKS_PORT, LOOKUP_PORT, *gateway)
-        self._sockets = enter.sockets(self._pid, ports, (LOOKUP_PORT,))
+        self._sockets = listeners(ports, (LOOKUP_PORT,))
         for sock in self._sockets:
             self._stack.enter_context(sock)
         self._keep_helper("relay", self._start_relays)
         for proxy in self._proxies():
             proxy.wait_until_checked()
-        return init
 
     def _keep_helper(self, what: str, start: Any) -> None:
         self._helpers.append(KeptHelper(what, start, self._note))
@@ -206,7 +251,7 @@ class _Keeper:
     def _start_proxy(self, again: bool) -> list[HelperProcess]:  # noqa: FBT001 - of KeptHelper
         process = own_proxy.start(
             self._settings,
-            self._identity(goes_on=again or self._task.hook is None),
+            self._identity(goes_on=again or self._task.goes_on),
             self._listeners,
             self._run_directory,
             self._log,
@@ -216,9 +261,12 @@ class _Keeper:
         return [process]
 
     def _start_relays(self, _again: bool) -> list[HelperProcess]:  # noqa: FBT001 - as above
+        if not self._notes_lookups:
+            proxy, sockets = _unix(self._run_directory.socket_path), RelaySockets(self._sockets)
+            return [start_relay(sockets, proxy, self._run_directory, self._log, None)]
         *tcp, datagrams = self._sockets
         self._lookups = LookupChannel()
-        noting = LookupSockets(datagrams, tcp[2], self._lookups, self._pid)
+        noting = LookupSockets(datagrams, tcp[2], self._lookups, self._pid or os.getpid())
         directory, log = self._run_directory, self._log
         proxy = _unix(directory.socket_path)
         relays = [start_relay(RelaySockets(tcp[:2], noting), proxy, directory, log, None)]

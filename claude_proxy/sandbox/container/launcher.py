@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from claude_proxy import __version__
-from claude_proxy.deferred.data_classes import dataclass
+from claude_proxy.deferred.data_classes import dataclass, replace
 from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.sandbox import credentials, run_reports, run_spec
 from claude_proxy.sandbox.container import enter, project_plan, store
@@ -26,14 +26,20 @@ from claude_proxy.sandbox.container.plan.model import (
     ContainerState,
     ContainerStatus,
     EngineFacts,
+    EngineKind,
     ImageFacts,
+    Way,
 )
 from claude_proxy.sandbox.container.plan.planner import (
+    HOME,
     SHOWN,
     ContainerPlace,
     plan_container,
 )
+from claude_proxy.sandbox.container.plan.way_plans import holder_name
 from claude_proxy.sandbox.container.store import StoredContainer
+from claude_proxy.sandbox.container.way_making import WayMaker
+from claude_proxy.sandbox.container.ways_in import WayTask
 from claude_proxy.sandbox.credentials import Bindings
 
 type Reporter = Callable[[str], None]
@@ -49,6 +55,14 @@ class NotStartedError(Exception):
     def __init__(self, reason: ClaudeProxyError) -> None:
         super().__init__(reason.what)
         self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """How the engine is called to start a container."""
+
+    words: Sequence[str]
+    detached: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +102,26 @@ def plan_of(prepared: Prepared, *, dry: bool = False) -> tuple[ContainerPlan, Ma
     return plan, shown
 
 
+def way_of(
+    prepared: Prepared, plan: ContainerPlan, *, dry: bool = False
+) -> tuple[ContainerPlan, WayTask | None]:
+    """Return the plan of a container for its way, and what the keeper sets up for that."""
+    return _way_maker(prepared, dry=dry).plan(plan, prepared.spec.way)
+
+
+def _way_maker(prepared: Prepared, *, dry: bool = False) -> WayMaker:
+    settings = prepared.spec.run.settings
+    has_gateway = settings.gateway is not None
+    return WayMaker(prepared.facts, prepared.image, settings.statedir, has_gateway, dry)
+
+
 def run(spec: ContainerSpec, *, say: Reporter, engine: Engine, asked: Call) -> int:
     """Make a container and run CMD in it; return its exit code."""
     prepared = prepare(spec, engine, asked)
     statedir = spec.run.settings.statedir
     replaced = _replace_older(prepared, say)
     plan, shown = plan_of(prepared)
+    plan, way = way_of(prepared, plan)
     for note in plan.notes:
         say(f"note: {note}")
     for warning in (*plan.warnings, *credentials.warnings_of(spec.run)):
@@ -107,7 +135,8 @@ def run(spec: ContainerSpec, *, say: Reporter, engine: Engine, asked: Call) -> i
     try:
         with _environment_file(plan) as file:
             words = ["run", *(["--detach"] if spec.detach else []), "--env-file", str(file)]
-            return _start(prepared, stored, [*words, *plan.words], say, detached=spec.detach)
+            call = _Call([*words, *plan.words], spec.detach)
+            return _start(prepared, stored, way, say, call)
     except NotStartedError as error:
         _undo(engine, stored, statedir, keep_home=replaced)
         raise error.reason from error
@@ -132,15 +161,19 @@ def start(
     spec: ContainerSpec, stored: StoredContainer, engine: Engine, *, attach: bool, say: Reporter
 ) -> int:
     """Start a container that has been made, or give a running one its way out again."""
+    spec = replace(spec, way=stored.way)
     prepared = prepare(spec, engine, engine.begin_image(stored.image_id))
     state = ours(engine, stored)
-    _, shown = plan_of(prepared)
+    plan, shown = plan_of(prepared)
     _write_shown(prepared.directory, shown)
     if state.status is ContainerStatus.RUNNING:
-        return _keep_running(prepared, stored, state, say)
+        return _keep_running(prepared, plan, state, say)
+    _, way = way_of(prepared, plan)
+    if way is not None:
+        way = replace(way, makes_holder=False)
     words = ["start", *(["--attach", "--interactive"] if attach else []), stored.name]
     try:
-        return _start(prepared, stored, words, say, detached=not attach)
+        return _start(prepared, stored, way, say, _Call(words, detached=not attach))
     except NotStartedError as error:
         raise error.reason from error
 
@@ -167,7 +200,11 @@ def ours(engine: Engine, stored: StoredContainer) -> ContainerState:
 def forget(statedir: Path, stored: StoredContainer, engine: Engine) -> None:
     """Remove what is kept of a container that is gone, and its home."""
     with contextlib.suppress(ClaudeProxyError):
-        engine.remove_volume(stored.volume)
+        if stored.volume:
+            engine.remove_volume(stored.volume)
+    if (stored.way, stored.engine) != (Way.ENTER, EngineKind.PODMAN):
+        with contextlib.suppress(ClaudeProxyError):
+            engine.remove(holder_name(stored.name), force=True)
     store.remove(statedir, stored.name)
 
 
@@ -230,7 +267,26 @@ def _write_files(plan: ContainerPlan, shown: Mapping[str, bytes]) -> None:
     store.make_directory(plan.directory)
     for name, content in plan.files.items():
         store.write(plan.directory, name, content, _SHOWN_MODE)
+    if not plan.volume:
+        _make_home(plan)
     _write_shown(plan.directory, shown)
+
+
+def _make_home(plan: ContainerPlan) -> None:
+    """Create the directory that is the home, for the user of the container."""
+    home = plan.directory / HOME
+    store.make_directory(home)
+    uid, gid = (int(each) for each in plan.user.split(":"))
+    if (uid, gid) == (0, 0) or home.stat().st_uid == uid:
+        return  # root of the container is root here, or this user
+    try:
+        os.chown(home, uid, gid)
+    except OSError as error:
+        raise ConfigError(
+            "the project is another user's, and only root can make a home for that user",
+            where=f"user id {uid}",
+            fix="use a directory of your own, or podman: --engine podman",
+        ) from error
 
 
 def _write_shown(directory: Path, shown: Mapping[str, bytes]) -> None:
@@ -265,18 +321,15 @@ def _environment_file(plan: ContainerPlan) -> Iterator[Path]:
 
 
 def _start(
-    prepared: Prepared,
-    stored: StoredContainer,
-    words: Sequence[str],
-    say: Reporter,
-    *,
-    detached: bool,
+    prepared: Prepared, stored: StoredContainer, way: WayTask | None, say: Reporter, call: _Call
 ) -> int:
     """Start the keeper and the engine, and wait for the end of CMD unless it is detached."""
-    spec, engine = prepared.spec, prepared.engine
-    hook = enter.place_hook(prepared.directory)
-    hooks = [*map(str, prepared.facts.hooks), str(hook.hooks)]
-    argv = engine.words(*(f"--hooks-dir={path}" for path in hooks), *words)
+    spec, engine, detached = prepared.spec, prepared.engine, call.detached
+    hook, words = None, call.words
+    if way is None:
+        hook = enter.place_hook(prepared.directory)
+        hooks = [*map(str, prepared.facts.hooks), str(hook.hooks)]
+        words = [*(f"--hooks-dir={path}" for path in hooks), *words]
     began_ns = time.time_ns()
     task = KeeperTask(
         spec.run,
@@ -285,13 +338,20 @@ def _start(
         engine,
         image_digest=prepared.image.digest,
         hook=hook,
-        detached=detached,
+        way=way,
+        detached=detached and way is None,
     )
     with contextlib.closing(start_keeper(task)) as keeper:
-        attached = Attached(engine, argv, keeper, hook, quiet=detached)
+        if way is not None:
+            try:
+                keeper.wait_for("ready", say)
+            except ClaudeProxyError as error:
+                raise NotStartedError(error) from error
+        attached = Attached(engine, engine.words(*words), keeper, hook, quiet=detached)
         with contextlib.closing(attached):
             try:
-                attached.wait_until_started(say)
+                if way is None:
+                    attached.wait_until_started(say)
                 code = attached.wait(lambda: _has_run(engine, stored))
             except ClaudeProxyError as error:
                 raise NotStartedError(error) from error
@@ -313,18 +373,21 @@ def _has_run(engine: Engine, stored: StoredContainer) -> bool:
 
 
 def _keep_running(
-    prepared: Prepared, stored: StoredContainer, state: ContainerState, say: Reporter
+    prepared: Prepared, plan: ContainerPlan, state: ContainerState, say: Reporter
 ) -> int:
     """Give a container that has lost its keeper a new one; the container goes on meanwhile."""
     spec = prepared.spec
+    maker = _way_maker(prepared)
+    way = maker.again(plan, maker.way(spec.way))
     channel = start_keeper(
         KeeperTask(
             spec.run,
-            stored.name,
+            spec.name,
             prepared.directory,
             prepared.engine,
             image_digest=prepared.image.digest,
             pid=state.pid,
+            way=way,
             detached=True,
         )
     )

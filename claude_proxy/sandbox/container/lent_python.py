@@ -79,18 +79,20 @@ class LentPython:
         )
 
 
+def planned(statedir: Path) -> LentPython:
+    """Return what `lend` returns, or a copy that is not made yet: for a plan that is printed."""
+    version = "{}.{}".format(*sys.version_info)
+    return _current(statedir / DIRECTORY) or LentPython(statedir / DIRECTORY, version, True)
+
+
 def lend(statedir: Path) -> LentPython:
     """Return the copy for this Python and this version of claude-proxy; made at the first use.
 
     ClaudeProxyError if this machine's Python cannot be lent.
     """
     store = statedir / DIRECTORY
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        current = json.loads((store / "current.json").read_bytes())
-        if current["program"] == sys.executable and _is_unchanged(current["sources"]):
-            found = LentPython(store / current["key"], current["version"], current["loader"])
-            if (found.directory / _MANIFEST).is_file():
-                return found
+    if (found := _current(store)) is not None:
+        return found
     if sys.platform != "linux":
         raise ClaudeProxyError(
             "the Python of this machine cannot run in a container, which is of another system",
@@ -105,6 +107,17 @@ def lend(statedir: Path) -> LentPython:
             where=sys.executable,
             fix="use podman, which needs none of it; or make room in --statedir",
         ) from error
+
+
+def _current(store: Path) -> LentPython | None:
+    """Return the copy that there is; None: there is none, or what it was made from has changed."""
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        current = json.loads((store / "current.json").read_bytes())
+        if current["program"] == sys.executable and _is_unchanged(current["sources"]):
+            found = LentPython(store / current["key"], current["version"], current["loader"])
+            if (found.directory / _MANIFEST).is_file():
+                return found
+    return None
 
 
 def _made(store: Path) -> LentPython:

@@ -69,6 +69,7 @@ class EngineFacts:
     limits: bool = True  # whether memory, processes and processors can be limited
     selinux: bool = False
     runtime: str = ""
+    elsewhere: str = ""  # where its containers run, if not on the kernel of this machine
     seccomp: bytes = b""  # the engine's own profile, as JSON; empty: unknown
     hooks: tuple[Path, ...] = ()  # directories of the hooks that the system has set up
 
@@ -127,6 +128,7 @@ class ContainerPlan:
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     withheld: frozenset[str] = frozenset()  # names of variables that hold credentials
+    beside: tuple[str, ...] = ()  # the words of `create` of the container that holds its network
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -144,6 +146,8 @@ class ContainerPlan:
         yield f"# image: {self.image_name} ({self.image_digest or self.image})"
         if self.policy:
             yield f"# policy: {self.policy}"
+        if self.beside:
+            yield f"{shlex.quote(str(self.engine))} create {shlex.join(self.beside)}"
         yield f"{shlex.quote(str(self.engine))} create \\"
         line: list[str] = []
         for word in (*self.options, *self.mount_options):
@@ -160,8 +164,8 @@ class ContainerPlan:
 
 
 _WAYS = {
-    Way.ENTER: "the sockets are made in its network namespace from outside; nothing is in it",
-    Way.PAUSE: "a container that only waits holds the sockets; this one joins its namespace",
+    Way.ENTER: "the sockets are made in its network namespace from outside",
+    Way.PAUSE: "another container makes the sockets, whose network namespace this one joins",
     Way.INSIDE: "a relay that is mounted into it starts the command",
 }
 

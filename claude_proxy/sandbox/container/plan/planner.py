@@ -38,6 +38,7 @@ SECCOMP = "seccomp.json"
 HOSTS = "hosts"
 RESOLVER = "resolv.conf"
 APT = "apt.conf"
+HOME = "home"  # a directory, where the engine's volumes would be root's
 
 _APT_PLACE = "/etc/apt/apt.conf.d"
 _OWN_HOME = "/home/agent"
@@ -92,6 +93,8 @@ class _Planner:
         """Return the plan."""
         variables, secrets = self._environment()
         volume = f"{VOLUME_PREFIX}{self._spec.name}"
+        if self._engine.kind is EngineKind.DOCKER:
+            volume = ""  # it would be root's: docker gives a volume to nobody
         mounts = tuple(self._mounts(volume))
         found = ContainerPlan(
             way=self._spec.way or Way.ENTER,
@@ -122,6 +125,8 @@ class _Planner:
 
     def _user(self) -> tuple[int, int]:
         """Return who CMD runs as: who owns the project, so that its files stay theirs."""
+        if self._engine.rootless and self._engine.kind is EngineKind.DOCKER:
+            return 0, 0  # who is the user outside; a daemon without root has no --userns=keep-id
         if self._engine.rootless:
             return self._engine.uid, self._engine.gid
         return self._place.owner
@@ -162,7 +167,7 @@ class _Planner:
         tmpfs = self._spec.run.sandbox.limits.tmpfs
         for at in _EMPTY:
             yield ContainerMount(PurePosixPath(at), mode="1777", size=tmpfs, writable=True)
-        yield ContainerMount(self._home, volume, writable=True)
+        yield ContainerMount(self._home, volume or self._place.directory / HOME, writable=True)
         yield from self._of_the_run()
         for at, name in (("/etc/hosts", HOSTS), ("/etc/resolv.conf", RESOLVER)):
             yield self._own(at, name)

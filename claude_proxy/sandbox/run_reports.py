@@ -55,5 +55,6 @@ def lookup_lines(lookups: NameLookups) -> Iterator[str]:
     if lookups.names:
         yield (
             "note: inside, only the proxy resolves names: such a program has to be told to use "
-            "the proxy in HTTPS_PROXY (an option or a setting of its own)"
+            "the proxy in HTTPS_PROXY (an option or a setting of its own), or the run started with "
+            "--transparent on, which leads such programs to the proxy"
         )

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 
 from claude_proxy.config.settings import Learn, RunIdentity
 from claude_proxy.deferred.data_classes import dataclass, replace
-from claude_proxy.errors import ClaudeProxyError
+from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.events import Notice
 from claude_proxy.sandbox import (
     credentials,
@@ -627,6 +627,12 @@ def _fake_network(run_spec: RunSpec, init: int, closing: ExitStack) -> FakeNetwo
     """Give the sandbox fake addresses, for clients that ignore the proxy, if that is wanted."""
     if not run_spec.sandbox.transparent:
         return None
+    if not run_spec.announces:
+        raise ConfigError(
+            "only claude-proxy on this machine can be asked which names are allowed",
+            where=f"--transparent on, --proxy {run_spec.join}",
+            fix="leave out one of the two; without --proxy the run starts its own",
+        )
     namespace, sockets = netns.fake_network(init, FAKE_PORTS)
     closing.callback(os.close, namespace)
     for sock in sockets:

@@ -30,6 +30,8 @@ EMPTY: dict[str, Any] = {
     "ca": "/nonexistent",
     "allowed": [ALLOWED, 443],
     "denied_host": DENIED,
+    "names": "names.example.test",
+    "transparent": False,
     "bound": None,
     "placeholder": "a-placeholder-of-ours",
     "key": "no key",

@@ -129,9 +129,20 @@ def test_nothing_gets_out_of_the_sandbox(tmp_path: Path) -> None:
     done = doctor(tmp_path / "home", "--attack")
 
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
-    assert "49 of 49 attacks stopped" in done.stdout
+    assert "50 of 50 attacks stopped" in done.stdout
     assert "THROUGH" not in done.stdout
     assert list((tmp_path / "home").iterdir()) == []
+
+
+@pytest.mark.usefixtures("bwrap")
+def test_nothing_gets_out_of_a_sandbox_whose_names_have_addresses(tmp_path: Path) -> None:
+    done = doctor(tmp_path / "home", "--attack", "--transparent", "on", "--json")
+
+    told = json.loads(done.stdout)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    by_name = {row["name"]: row for row in told["attacks"]}
+    assert by_name["honest"]["tries"] == 3  # without the proxy settings as well
+    assert by_name["fake-addresses"]["saw"][0] == "32 have an address"
 
 
 @pytest.mark.usefixtures("bwrap")

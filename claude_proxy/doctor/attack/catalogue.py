@@ -92,6 +92,7 @@ ATTACKS: tuple[Attack, ...] = (
     Attack("broken-names", "NUL and CRLF in CONNECT", AttackGroup.PROXY),
     Attack("forged-origin", "forged PROXY headers and fields", AttackGroup.PROXY),
     Attack("names-as-letters", "data in DNS names", AttackGroup.PROXY),
+    Attack("fake-addresses", "names and addresses in the sandbox", AttackGroup.PROXY),
     Attack("foreign-keys", "foreign keys on a bound host", AttackGroup.KEYS),
     Attack("misplaced-placeholders", "the placeholder elsewhere", AttackGroup.KEYS),
     Attack("echoed-keys", "responses that contain the key", AttackGroup.KEYS),

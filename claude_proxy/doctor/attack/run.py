@@ -52,6 +52,7 @@ from claude_proxy.wire.authority import Authority
 
 _ALLOWED: Final = "allowed.claude-proxy-doctor.test"  # RFC 6761
 _DENIED: Final = "denied.claude-proxy-doctor.test"
+_NAMES: Final = "names.claude-proxy-doctor.test"  # any name below it is allowed
 _BOUND: Final = "bound.claude-proxy-doctor.test"  # where the proxy injects a test key
 _MESSAGES: Final = "/v1/messages"
 _ECHOES: Final = ("/v1/models", "/v1/models/head")
@@ -279,7 +280,8 @@ def attack_allowlist(policy: Policy, port: int) -> str:
         bound |= {"methods": ["GET", "POST"], "paths": ["/**"]}
     facts = [facts_of(rule) for rule in policy.deny]
     deny = [json.dumps({key: each[key] for key in _DENY_KEYS if each[key]}) for each in facts]
-    allow = [*map(entry_of, rules), json.dumps(allowed), json.dumps(bound)]
+    names = {"host": f"*.{_NAMES}", "ports": [port]}  # looked up only, if at all
+    allow = [*map(entry_of, rules), *map(json.dumps, (allowed, bound, names))]
     lines = [f"default: {default}", "allow:", *map(_item, allow)]
     return "\n".join([*lines, "deny:" if deny else "", *map(_item, deny), ""])
 
@@ -321,6 +323,8 @@ class _AttackSetup:
             "ca": str(CERTIFICATE),
             "allowed": [_ALLOWED, self.server.port],
             "denied_host": _DENIED,
+            "names": _NAMES,
+            "transparent": self.run_spec.sandbox.transparent,
             "bound": [_BOUND, self.server.port],
             "placeholder": self.key.placeholder,
             "key": self.key.value,

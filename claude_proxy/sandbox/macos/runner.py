@@ -71,6 +71,7 @@ def _refuse_unknown(run_spec: RunSpec) -> None:
         "--clone": run_spec.clone,
         "--forward": bool(run_spec.forwards),
         "--publish": run_spec.publishes,
+        "--transparent": run_spec.sandbox.transparent,
     }
     for option, given in linux_only.items():
         if given:

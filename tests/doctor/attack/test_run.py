@@ -35,6 +35,7 @@ deny:
 """
 ALLOWED = "allowed.claude-proxy-doctor.test"
 BOUND = "bound.claude-proxy-doctor.test"
+NAMES = "*.names.claude-proxy-doctor.test"
 KEY = "the key"
 
 
@@ -187,10 +188,10 @@ def test_the_policy_that_is_tried_is_the_owners_and_one_rule(
 
     found = policy_files.load(path).policy
 
-    *kept, ours, bound = found.allow
+    *kept, ours, bound, names = found.allow
     assert list(map(words, kept)) == list(map(words, owners.allow))
     assert list(map(words, found.deny)) == list(map(words, owners.deny))
-    assert (ours.name, bound.name) == (ALLOWED, BOUND)
+    assert (ours.name, bound.name, names.name) == (ALLOWED, BOUND, NAMES)
 
 
 def test_a_policy_that_allows_by_default_is_tried_as_one(tmp_path: Path) -> None:
@@ -202,7 +203,7 @@ def test_a_policy_that_allows_by_default_is_tried_as_one(tmp_path: Path) -> None
     found = policy_files.load(path).policy
 
     assert found.allows_by_default
-    assert list(found.hosts()) == ["a.test", ALLOWED, BOUND, "*"]
+    assert list(found.hosts()) == ["a.test", ALLOWED, BOUND, NAMES, "*"]
     assert [rule.name for rule in found.deny] == ["d.test"]
 
 

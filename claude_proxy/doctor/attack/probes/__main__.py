@@ -18,6 +18,7 @@ from claude_proxy.doctor.attack.probes.credentials import (
     other_endpoints,
 )
 from claude_proxy.doctor.attack.probes.dns import name_lookups
+from claude_proxy.doctor.attack.probes.fake_addresses import fake_addresses
 from claude_proxy.doctor.attack.probes.files import (
     devices,
     host_files,
@@ -131,6 +132,7 @@ ATTACKS: dict[str, Callable[[Spec], Iterable[Try]]] = {
     "broken-names": broken_names,
     "forged-origin": forged_origin,
     "names-as-letters": names_as_letters,
+    "fake-addresses": fake_addresses,
     "foreign-keys": foreign_keys,
     "misplaced-placeholders": misplaced_placeholders,
     "echoed-keys": echoed_keys,

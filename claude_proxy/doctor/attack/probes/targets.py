@@ -1,13 +1,16 @@
 """Target probes: targets that the policy does not allow, in every notation."""
 
 import os
+import socket
 from collections.abc import Iterator
 
 from claude_proxy.doctor.attack.probes.credentials import message, own
+from claude_proxy.doctor.attack.probes.fake_addresses import address_of
 from claude_proxy.doctor.attack.probes.outcome import (
     DOCUMENTATION,
     DOCUMENTATION_6,
     POLICY,
+    PROXY_S,
     Spec,
     Try,
     stopped,
@@ -40,9 +43,29 @@ def honest(spec: Spec) -> Iterator[Try]:
         yield through(what, "answered 200")
     else:
         yield stopped(what, POLICY, f"{answer.status} {answer.reason}")
+    if spec["transparent"]:
+        yield _at_fake_address(spec, what)
     if spec["bound"]:
         what = "a message with the placeholder"
         yield inside_tunnel(spec, what, message(spec, (own(spec),)), spec["bound"])
+
+
+def _at_fake_address(spec: Spec, what: str) -> Try:
+    """Use what is allowed as a client that knows of no proxy."""
+    host, port = spec["allowed"]
+    found = address_of(host)
+    if not found:
+        return stopped(f"the address of {host}", POLICY, "no such name")
+    with (
+        socket.create_connection((found, port), PROXY_S) as plain,
+        context(spec).wrap_socket(plain, server_hostname=host) as tls,
+    ):
+        request = f"GET /honest/ HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n"
+        tls.sendall(request.encode())
+        answer = answer_of(tls)
+    if answer.status == 200:  # noqa: PLR2004
+        return through(f"{what} without the proxy", "answered 200")
+    return stopped(f"{what} without the proxy", POLICY, f"{answer.status} {answer.reason}")
 
 
 def denied_hosts(spec: Spec) -> Iterator[Try]:

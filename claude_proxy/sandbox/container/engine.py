@@ -19,6 +19,7 @@ from typing import Any
 
 from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.sandbox import waiting_process
+from claude_proxy.sandbox.container import store
 from claude_proxy.sandbox.container.plan.model import (
     ContainerState,
     ContainerStatus,
@@ -136,11 +137,8 @@ class Engine:
                     return dict(found["info"])
         info = self._info()
         if cache is not None:
-            with contextlib.suppress(OSError):
-                cache.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                new = cache.with_name(f".{cache.name}.{os.getpid()}")
-                new.write_text(json.dumps({"key": key, "info": info}), "utf-8")
-                new.replace(cache)
+            with contextlib.suppress(ConfigError):  # it is asked again
+                _keep(cache, {"key": key, "info": info})
         return info
 
     def _key(self) -> list[str]:
@@ -227,11 +225,8 @@ class Engine:
                     return dict(found)
         content = {"inspected": list(INSPECTED), **self._look_into(image)}
         if path is not None:
-            with contextlib.suppress(OSError):
-                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                new = path.with_name(f".{path.name}.{os.getpid()}")
-                new.write_text(json.dumps(content), "utf-8")
-                new.replace(path)
+            with contextlib.suppress(ConfigError):  # it is asked again
+                _keep(path, content)
         return content
 
     def _look_into(self, image: str) -> dict[str, Any]:
@@ -404,6 +399,11 @@ def _refuse_remote(environ: Mapping[str, str]) -> None:
 
 _CONFIGURATIONS = ("containers.conf", "storage.conf")
 _CONFIGURED = ("CONTAINERS_CONF", "CONTAINERS_STORAGE_CONF")
+
+
+def _keep(path: Path, known: Mapping[str, Any]) -> None:
+    store.make_directory(path.parent)
+    store.write(path.parent, path.name, json.dumps(known).encode())
 
 
 def _mark_of(path: Path) -> str:

@@ -212,7 +212,10 @@ class _Planner:
         for mount in mounts:
             if mount.source is None:
                 size = [] if mount.size is None else [f"size={mount.size}"]
-                words = ["rw" if mount.writable else "ro", "nosuid", "nodev", *size]
+                # What the image has there is not copied. The runtime gives it the mode that the
+                # image's directory has, so it must belong to the user.
+                own = ["notmpcopyup", "U"] if self._engine.kind is EngineKind.PODMAN else []
+                words = ["rw" if mount.writable else "ro", "nosuid", "nodev", *own, *size]
                 yield from ("--tmpfs", f"{mount.at}:{','.join(words)},mode={mount.mode}")
             else:
                 yield from ("--volume", self._volume(mount))

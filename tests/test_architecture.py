@@ -23,6 +23,7 @@ PURE_IMPORTS = {
     "dataclasses",
     "difflib",
     "enum",
+    "errno",
     "functools",
     "http",
     "idna",

@@ -13,7 +13,6 @@ import contextlib
 import functools
 import gc
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -24,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from claude_proxy.config.settings import Learn, RunIdentity
 from claude_proxy.deferred.data_classes import dataclass, replace
-from claude_proxy.errors import ClaudeProxyError, ConfigError
+from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.events import Notice
 from claude_proxy.sandbox import (
     credentials,
@@ -34,6 +33,7 @@ from claude_proxy.sandbox import (
     named_scripts,
     netns,
     own_proxy,
+    run_network,
     run_record,
     shown_list,
     waiting_process,
@@ -54,22 +54,16 @@ from claude_proxy.sandbox.executables import find_program
 from claude_proxy.sandbox.git import private_repositories
 from claude_proxy.sandbox.guard_process import EXIT_CODE, MountGuard, mount_guard
 from claude_proxy.sandbox.helper_processes import (
-    FAKE_PORTS,
-    FakeNetwork,
     HelperProcess,
-    LookupSockets,
     ProxyProcess,
     RelayAnnouncement,
-    RelaySockets,
     SocketSupervisor,
-    start_relay,
     start_socket_supervisor,
     wait_for_proxy,
 )
 from claude_proxy.sandbox.job_control import JobControl, Terminal
-from claude_proxy.sandbox.lookups import PORT as LOOKUP_PORT
 from claude_proxy.sandbox.lookups import LookupChannel
-from claude_proxy.sandbox.plan.environment import ALLOWLIST, GATEWAY_PORT, HTTP_PORT, SOCKS_PORT
+from claude_proxy.sandbox.plan.environment import ALLOWLIST, HTTP_PORT
 from claude_proxy.sandbox.plan.git_facts import GitMounts
 from claude_proxy.sandbox.plan.model import (
     FileId,
@@ -81,7 +75,6 @@ from claude_proxy.sandbox.plan.model import (
 )
 from claude_proxy.sandbox.plan.planner import plan_sandbox
 from claude_proxy.sandbox.plan.protected_files import protected_files
-from claude_proxy.sandbox.relay.relay_target import RelayTarget
 from claude_proxy.sandbox.run_directory import RunDirectory, program_of
 from claude_proxy.sandbox.run_log import RunLog, open_log
 from claude_proxy.sandbox.run_spec import (
@@ -586,12 +579,9 @@ def _relays(  # noqa: PLR0913 - everything that a relay connects
     stack: ExitStack,
     mapped: "RunPorts | None" = None,
 ) -> Iterator[HelperProcess]:
-    """Yield the relay to the proxy, and the relay to its gateway if there is one."""
+    """Yield the relays of a run."""
     if not run_spec.sandbox.has_proxy:
         return
-    gateway_ports = (GATEWAY_PORT,) if run_spec.settings.gateway else ()
-    usual = (HTTP_PORT, SOCKS_PORT, LOOKUP_PORT, *gateway_ports)
-    ports = usual if mapped is None else (*usual, *mapped.places)
     # The run's own proxy knows for whom it listens.
     announced = (
         RelayAnnouncement(program_of(run_spec.words), joined.password_proof)
@@ -599,49 +589,15 @@ def _relays(  # noqa: PLR0913 - everything that a relay connects
         else None
     )
     with _attribute_errors_to_bwrap(bubblewrap), ExitStack() as closing:
-        *sockets, datagrams = netns.listeners(bubblewrap.init, ports, (LOOKUP_PORT,))
-        for sock in (*sockets, datagrams):
-            closing.enter_context(sock)
-        tunnels = () if mapped is None else mapped.tunnels(sockets[len(usual) :])
-        del sockets[len(usual) :]
-        noting = LookupSockets(datagrams, sockets.pop(2), lookups, bubblewrap.init)
-        fake = _fake_network(run_spec, bubblewrap.init, closing)
-        upstream = joined.target if joined else _unix_upstream(run_directory.socket_path)
-        yield stack.enter_context(
-            start_relay(
-                RelaySockets(sockets[:2], noting, fake, tunnels),
-                upstream,
-                run_directory,
-                log,
-                announced,
-            )
-        )
-        if run_spec.settings.gateway is not None:
-            gateway = _unix_upstream(run_directory.gateway_path)
-            yield stack.enter_context(
-                start_relay(RelaySockets(sockets[2:]), gateway, run_directory, log, announced)
-            )
-
-
-def _fake_network(run_spec: RunSpec, init: int, closing: ExitStack) -> FakeNetwork | None:
-    """Give the sandbox fake addresses, for clients that ignore the proxy, if that is wanted."""
-    if not run_spec.sandbox.transparent:
-        return None
-    if not run_spec.announces:
-        raise ConfigError(
-            "only claude-proxy on this machine can be asked which names are allowed",
-            where=f"--transparent on, --proxy {run_spec.join}",
-            fix="leave out one of the two; without --proxy the run starts its own",
-        )
-    namespace, sockets = netns.fake_network(init, FAKE_PORTS)
-    closing.callback(os.close, namespace)
-    for sock in sockets:
-        closing.enter_context(sock)
-    return FakeNetwork(namespace, dict(zip(FAKE_PORTS, sockets, strict=True)))
-
-
-def _unix_upstream(path: Path) -> RelayTarget:
-    return RelayTarget(f"unix:{path}", socket.AF_UNIX, str(path))
+        for relay in run_network.start_relays(
+            run_network.sockets_in(bubblewrap.init, run_spec, closing, mapped),
+            run_directory,
+            log,
+            lookups,
+            upstream=joined.target if joined else None,
+            announced=announced,
+        ):
+            yield stack.enter_context(relay)
 
 
 @contextlib.contextmanager

@@ -18,13 +18,13 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from claude_proxy.config.settings import RunIdentity
 from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.events import Notice
-from claude_proxy.sandbox import own_proxy, run_record, waiting_process
+from claude_proxy.sandbox import netns, own_proxy, run_network, run_record, waiting_process
 from claude_proxy.sandbox.container import enter, keeper_link, ways_in
 from claude_proxy.sandbox.container.engine import Engine
 from claude_proxy.sandbox.container.enter import HookCall, HookFiles
@@ -33,21 +33,17 @@ from claude_proxy.sandbox.container.kept_helpers import KeptHelper
 from claude_proxy.sandbox.container.plan.model import ContainerStatus
 from claude_proxy.sandbox.container.plan.planner import SHOWN
 from claude_proxy.sandbox.container.ways_in import WayTask
-from claude_proxy.sandbox.helper_processes import (
-    HelperProcess,
-    LookupSockets,
-    ProxyProcess,
-    RelaySockets,
-    start_relay,
-)
-from claude_proxy.sandbox.lookups import PORT as LOOKUP_PORT
+from claude_proxy.sandbox.helper_processes import HelperProcess, ProxyProcess
 from claude_proxy.sandbox.lookups import LookupChannel
-from claude_proxy.sandbox.plan.environment import GATEWAY_PORT, HTTP_PORT, SOCKS_PORT
-from claude_proxy.sandbox.relay.relay_target import RelayTarget
 from claude_proxy.sandbox.run_directory import RunDirectory, program_of
 from claude_proxy.sandbox.run_log import RunLog, open_log
+from claude_proxy.sandbox.run_network import RunSockets
 from claude_proxy.sandbox.run_reports import lookup_lines
 from claude_proxy.sandbox.run_spec import RunSpec
+from claude_proxy.sandbox.start_patience import StartPatience
+
+if TYPE_CHECKING:
+    from claude_proxy.sandbox.run_ports import RunPorts
 
 _HOOK_PATIENCE_S = 120.0
 _CODE_PATIENCE_S = 10.0
@@ -129,6 +125,14 @@ def _leave_streams(log: RunLog) -> None:
         os.dup2(log.file.fileno(), stream)
 
 
+def _opened_ports(
+    run_spec: RunSpec, launcher: LauncherLink
+) -> "contextlib.AbstractContextManager[RunPorts]":
+    from claude_proxy.sandbox import run_ports  # noqa: PLC0415 - few containers map ports
+
+    return run_ports.opened(run_spec, launcher.say)
+
+
 class _Keeper:
     """One container, from before its first process to after its last."""
 
@@ -144,8 +148,8 @@ class _Keeper:
         self._helpers: list[KeptHelper] = []
         self._lookups: LookupChannel | None = None
         self._listeners: list[socket.socket] = []
-        self._sockets: list[socket.socket] = []
-        self._notes_lookups = True
+        self._sockets: RunSockets | None = None
+        self._ports: RunPorts | None = None
         self._pid = task.pid
         self._exit_code: int | None = None
         self._is_over = False
@@ -173,6 +177,8 @@ class _Keeper:
 
     def _start(self) -> int:
         """Return a descriptor of the container's first process, which may run."""
+        if self._task.run.maps_ports:
+            self._ports = self._stack.enter_context(_opened_ports(self._task.run, self._launcher))
         if self._task.run.sandbox.has_proxy:
             self._listeners = own_proxy.listen(self._settings, self._run_directory, self._stack)
             self._keep_helper("proxy", self._start_proxy)
@@ -196,15 +202,14 @@ class _Keeper:
         init = os.pidfd_open(self._pid)
         self._stack.callback(os.close, init)
         enter.check_network(self._pid)
-        self._serve(partial(enter.sockets, self._pid))
+        self._serve(partial(netns.listeners, self._pid), notes_lookups=True)
         return init
 
     def _open_way(self, way: WayTask) -> int:
         """Make the sockets first, and let the launcher have the engine start the container."""
         opened = ways_in.open_way(way, self._task.engine, self._task.directory)
         self._stack.callback(opened.close)
-        self._notes_lookups = opened.notes_lookups
-        self._serve(opened.listeners)
+        self._serve(opened.listeners, notes_lookups=opened.notes_lookups)
         self._launcher.tell("ready")
         return self._await_container()
 
@@ -227,19 +232,32 @@ class _Keeper:
         self._is_over = True
         return -1
 
-    def _serve(self, listeners: ways_in.Listeners) -> None:
+    def _serve(self, listeners: ways_in.Listeners, *, notes_lookups: bool) -> None:
         """Have a relay serve the sockets that `listeners` makes, once the proxy has started."""
-        if not self._task.run.sandbox.has_proxy:
+        run_spec = self._task.run
+        if not run_spec.sandbox.has_proxy:
             run_record.record_start(self._settings, self._identity(goes_on=False))
-            return
-        gateway = (GATEWAY_PORT,) if self._settings.gateway else ()
-        ports = (HTTP_PORT, SOCKS_PORT, LOOKUP_PORT, *gateway)
-        self._sockets = listeners(ports, (LOOKUP_PORT,))
-        for sock in self._sockets:
-            self._stack.enter_context(sock)
-        self._keep_helper("relay", self._start_relays)
+        elif notes_lookups:
+            self._sockets = run_network.sockets_in(
+                self._pid or os.getpid(), run_spec, self._stack, self._ports, listeners
+            )
+            self._keep_helper("relay", self._start_relays)
+        else:
+            (listener,) = listeners((), ())
+            self._sockets = RunSockets(os.getpid(), (self._stack.enter_context(listener),))
+            self._keep_helper("relay", self._start_relays)
+        self._publish()
         for proxy in self._proxies():
             proxy.wait_until_checked()
+
+    def _publish(self) -> None:
+        """Serve the ports that programs of this machine may reach, if there are any."""
+        if self._ports is None:
+            return
+        run_record.record_or_deny(self._settings, *self._ports.notices(self._task.name))
+        served = self._ports.published(self._pid, self._run_directory, self._log)
+        for publisher in self._stack.enter_context(served):
+            publisher.wait_until_ready(StartPatience(self._launcher.say))
 
     def _keep_helper(self, what: str, start: Any) -> None:
         self._helpers.append(KeptHelper(what, start, self._note))
@@ -261,20 +279,12 @@ class _Keeper:
         return [process]
 
     def _start_relays(self, _again: bool) -> list[HelperProcess]:  # noqa: FBT001 - as above
-        if not self._notes_lookups:
-            proxy, sockets = _unix(self._run_directory.socket_path), RelaySockets(self._sockets)
-            return [start_relay(sockets, proxy, self._run_directory, self._log, None)]
-        *tcp, datagrams = self._sockets
+        if self._sockets is None:
+            return []
         self._lookups = LookupChannel()
-        noting = LookupSockets(datagrams, tcp[2], self._lookups, self._pid or os.getpid())
-        directory, log = self._run_directory, self._log
-        proxy = _unix(directory.socket_path)
-        relays = [start_relay(RelaySockets(tcp[:2], noting), proxy, directory, log, None)]
-        self._lookups.theirs.close()
-        if self._settings.gateway is not None:
-            gateway = _unix(directory.gateway_path)
-            relays.append(start_relay(RelaySockets(tcp[3:]), gateway, directory, log, None))
-        return relays
+        with self._lookups.theirs:
+            directory, log = self._run_directory, self._log
+            return [*run_network.start_relays(self._sockets, directory, log, self._lookups)]
 
     def _proxies(self) -> list[ProxyProcess]:
         return [
@@ -381,7 +391,3 @@ class _Keeper:
         what = "its exit code is unknown" if code is None else f"exit code {code}"
         with contextlib.suppress(ClaudeProxyError):
             run_record.record(self._settings, Notice(0, "run-end", f"run {name}: {what}", run=name))
-
-
-def _unix(path: Path) -> RelayTarget:
-    return RelayTarget(f"unix:{path}", socket.AF_UNIX, str(path))

@@ -5,6 +5,7 @@ narrowed: a call that it refuses stays refused. Raw and packet sockets are refus
 is left when the flags are taken off (`SOCK_RAW | SOCK_CLOEXEC` is a raw socket, too).
 """
 
+import errno
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -15,7 +16,7 @@ from claude_proxy.sandbox.plan.model import ResourceLimits
 
 # socket(2): families and kinds that programs need. Not AF_PACKET, AF_VSOCK or AF_ALG.
 _UNIX, _INET, _INET6, _NETLINK = 1, 2, 10, 16
-_STREAM, _DATAGRAM, _SEQUENCE = 1, 2, 5
+_STREAM, _DATAGRAM, _RAW, _SEQUENCE = 1, 2, 3, 5
 _KIND_MASK = 0xF  # SOCK_TYPE_MASK of the kernel; what is above are flags
 _NETLINK_ROUTE = 0  # netlink(7): what lists interfaces
 
@@ -35,6 +36,7 @@ _REFUSED = frozenset(
 )
 _SOCKET = "socket"
 _ALLOW = "SCMP_ACT_ALLOW"
+_NOT_PERMITTED = {"action": "SCMP_ACT_ERRNO", "errnoRet": errno.EPERM}
 _PLAIN_ERROR = ("SCMP_ACT_ERRNO", "SCMP_ACT_KILL", "SCMP_ACT_KILL_PROCESS", "SCMP_ACT_KILL_THREAD")
 
 
@@ -96,6 +98,9 @@ def _socket_rules() -> Iterator[dict[str, Any]]:
         for kind in (_STREAM, _DATAGRAM, _SEQUENCE):
             yield _allowed(_equal(0, family), _masked(1, kind))
     yield _allowed(_equal(0, _NETLINK), _equal(2, _NETLINK_ROUTE))
+    # Refused by default as well; a program that tries is told what it expects to hear.
+    for family in (_INET, _INET6):
+        yield {**_allowed(_equal(0, family), _masked(1, _RAW)), **_NOT_PERMITTED}
 
 
 def _allowed(*tests: dict[str, Any]) -> dict[str, Any]:

@@ -87,9 +87,7 @@ def image_of(
     archive, seen = io.BytesIO(), set[str]()
     with tarfile.open(fileobj=archive, mode="w") as tar:
         for name in _EMPTY:
-            directory = tarfile.TarInfo(name)
-            directory.type, directory.mode = tarfile.DIRTYPE, 0o755
-            tar.addfile(directory)
+            _add_directory(tar, name, seen)
         if busybox is not None:
             tar.add(Path(busybox).resolve(), arcname="bin/busybox")
             for applet in APPLETS:
@@ -100,12 +98,26 @@ def image_of(
             for path in (program, *_libraries_of(program)):
                 if path not in seen:
                     seen.add(path)
+                    _add_directory(tar, str(Path(path).parent).lstrip("/"), seen)
                     tar.add(os.path.realpath(path), arcname=path.lstrip("/"))
         for path, content in files:
+            _add_directory(tar, str(Path(path).parent).lstrip("/"), seen)
             entry = tarfile.TarInfo(path.lstrip("/"))
             entry.size, entry.mode = len(content), 0o644
             tar.addfile(entry, io.BytesIO(content))
     return archive.getvalue()
+
+
+def _add_directory(tar: tarfile.TarFile, path: str, seen: set[str]) -> None:
+    """Add a directory with all above it: docker keeps one that is not named from other users."""
+    parts = path.split("/")
+    for count in range(1, len(parts) + 1):
+        name = "/".join(parts[:count])
+        if name and name not in seen:
+            seen.add(name)
+            directory = tarfile.TarInfo(name)
+            directory.type, directory.mode = tarfile.DIRTYPE, 0o755
+            tar.addfile(directory)
 
 
 def _libraries_of(program: str) -> list[str]:

@@ -20,6 +20,7 @@ from claude_proxy.wire.address import Address, AddressKind, kind_of
 from claude_proxy.wire.authority import Authority, text_of
 
 _PROGRAM = ("claude-proxy", "allow")
+_SSH = 22
 _USUAL_PORTS: dict[RuleScheme, int] = {Scheme.HTTPS: 443, Scheme.HTTP: 80}
 _REMEMBERED = 512  # hosts that are denied again and again
 _LONGEST_PATH = 400  # a command that a person can still read
@@ -97,11 +98,11 @@ def _for_target(attempt: DeniedAttempt, target: Authority) -> Advice:
     if (text := _never_advised(target, attempt.address)) is not None:
         return Advice(text)
     scheme = RawScheme.TCP if _is_raw(attempt, target) else attempt.scheme
-    if scheme is RawScheme.TCP and target.port in WEB_PORTS:
-        return NO_ADVICE  # nothing but TLS and HTTP goes there
     host = _entry_of(target, scheme)
-    if host is None:
-        return NO_ADVICE
+    if host is None or (scheme is RawScheme.TCP and target.port in WEB_PORTS):
+        return NO_ADVICE  # nothing but TLS and HTTP goes there
+    if _is_refused_tunnel(attempt) and target.port == _SSH and target.address is None:
+        return _of_ssh(target)
     if attempt.reason in _OF_REQUEST:
         return Advice(arguments=_of_request(host, attempt))
     if attempt.reason is Reason.ADDRESS_NOT_ALLOWED:
@@ -138,6 +139,18 @@ def _is_raw(attempt: DeniedAttempt, target: Authority) -> bool:
 def _is_refused_tunnel(attempt: DeniedAttempt) -> bool:
     tunnel = attempt.method in _TUNNELS and attempt.scheme is Scheme.HTTPS
     return tunnel and attempt.reason in _OF_HOST
+
+
+def _of_ssh(target: Authority) -> Advice:
+    """Return the advice for SSH to a host that may be a forge: requests over HTTPS are judged."""
+    host = target.host
+    other = shlex.join((*_PROGRAM, f"{RawScheme.TCP.value}://{target}"))
+    return Advice(
+        f"For git, HTTPS is the way, where requests are judged and credentials stay outside: once "
+        f"{host} is allowed, git in a run uses https://{host}/ for git@{host}: by itself. Other "
+        f"uses of SSH take another line: {other}",
+        (host,),
+    )
 
 
 def _of_other_protocol(attempt: DeniedAttempt, target: Authority, scheme: RuleScheme) -> str:

@@ -16,14 +16,15 @@ from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.policy.policy import Policy
 from claude_proxy.sandbox import profiles
-from claude_proxy.sandbox.plan.environment import ALLOWLIST, BUNDLE, CERTIFICATE
+from claude_proxy.sandbox.plan import git_over_https
+from claude_proxy.sandbox.plan.environment import ALLOWLIST, BUNDLE, CERTIFICATE, GIT_CONFIG
 from claude_proxy.sandbox.plan.model import SandboxSpec
 from claude_proxy.system import file_permissions
 from claude_proxy.trust.published_certificate import CERTIFICATE_FILE, published_certificate
 from claude_proxy.trust.roots import bundle_of, system_roots
 from claude_proxy.wire.authority import Authority
 
-SHOWN = (CERTIFICATE.name, BUNDLE.name, ALLOWLIST.name)  # in /run/claude-proxy
+SHOWN = (CERTIFICATE.name, BUNDLE.name, ALLOWLIST.name, GIT_CONFIG.name)  # in /run/claude-proxy
 
 _HTTPS = 443
 _CREDENTIALS = "credentials"  # a key of the file
@@ -105,7 +106,22 @@ def shown_files(run_spec: RunSpec) -> dict[str, bytes]:
         CERTIFICATE.name: certificate,
         BUNDLE.name: bundle_of(certificate, system_roots()),
         ALLOWLIST.name: _header(run_spec) + list_text(settings),
+        GIT_CONFIG.name: b"" if run_spec.join is not None else _git_config(settings),
     }
+
+
+def list_files(settings: Settings) -> dict[str, bytes]:
+    """Return what a run shows of its policy, by name; ConfigError if the policy is invalid."""
+    return {ALLOWLIST.name: list_text(settings), GIT_CONFIG.name: _git_config(settings)}
+
+
+def _git_config(settings: Settings) -> bytes:
+    """Return settings of Git for the hosts that the policy allows over HTTPS."""
+    try:
+        policy = policy_files.policy_file_for(settings).policy
+    except ConfigError:
+        return b""  # no proxy starts with it
+    return git_over_https.git_config(git_over_https.https_hosts(policy))
 
 
 def _publish(run_spec: RunSpec) -> None:

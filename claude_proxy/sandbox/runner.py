@@ -63,7 +63,7 @@ from claude_proxy.sandbox.helper_processes import (
 )
 from claude_proxy.sandbox.job_control import JobControl, Terminal
 from claude_proxy.sandbox.lookups import LookupChannel
-from claude_proxy.sandbox.plan.environment import ALLOWLIST, HTTP_PORT
+from claude_proxy.sandbox.plan.environment import HTTP_PORT
 from claude_proxy.sandbox.plan.git_facts import GitMounts
 from claude_proxy.sandbox.plan.model import (
     FileId,
@@ -634,7 +634,7 @@ def planned_for(
     spec = credentials.with_isolation(run_spec, bindings, os.environ, dry=dry)
     shown = dict.fromkeys(SHOWN, b"") if dry else shown_files(run_spec)
     if followed is not None:
-        shown_list.write(followed, shown[ALLOWLIST.name])
+        shown_list.write(followed, shown)
     seen = host_facts.gather(
         spec,
         environ=os.environ,

@@ -53,7 +53,8 @@ def test_a_host_that_no_rule_covers_is_named_with_its_port_and_scheme(
     ("reason", "target", "method"),
     [
         (Reason.NOT_TLS, "api.example:5432", ""),
-        (Reason.NO_RULE, "api.example:22", "CONNECT"),
+        (Reason.NO_RULE, "10.1.2.3:22", "CONNECT"),
+        (Reason.NOT_TLS, "api.example:22", ""),
         (Reason.PORT_NOT_ALLOWED, "api.example:9418", ""),
     ],
 )
@@ -64,6 +65,15 @@ def test_what_is_neither_tls_nor_http_is_advised_an_entry_for_tcp(
 
     assert command_for(attempt) == f"claude-proxy allow tcp://{target}"
     assert advice_for(attempt).text == ""
+
+
+def test_ssh_to_a_host_is_advised_https_which_git_then_uses_by_itself() -> None:
+    attempt = DeniedAttempt(Reason.NO_RULE, Authority.parse("code.example:22"), method="CONNECT")
+
+    assert command_for(attempt) == "claude-proxy allow code.example"
+    text = advice_for(attempt).text
+    assert "https://code.example/ for git@code.example:" in text
+    assert text.endswith("claude-proxy allow tcp://code.example:22")
 
 
 def test_where_nobody_knows_what_would_be_spoken_both_entries_are_named() -> None:

@@ -20,6 +20,8 @@ INSIDE = Path("/run/claude-proxy")
 CERTIFICATE = INSIDE / "ca.pem"
 BUNDLE = INSIDE / "bundle.pem"
 ALLOWLIST = INSIDE / "allowlist.yaml"
+GIT_CONFIG = INSIDE / "gitconfig"
+FOLLOWED = (ALLOWLIST.name, GIT_CONFIG.name)  # what the run's proxy keeps up to date
 
 _PASSED = lazy_pattern(
     r"TERM|COLORTERM|COLORFGBG|NO_COLOR|FORCE_COLOR|CLICOLOR|TERM_PROGRAM|TERM_PROGRAM_VERSION"
@@ -61,6 +63,13 @@ def proxy_environment() -> dict[str, str]:
     # Upper case only: Python's clients read the lower-case name, and httpx fails on a SOCKS URL
     # without an extra package; curl and Rust's reqwest read both.
     found["ALL_PROXY"] = f"socks5h://127.0.0.1:{SOCKS_PORT}"
+    # Read after all other configuration: of two entries for the same prefix of an address Git takes
+    # the first, which is then the user's. Git passes over a file that is not there.
+    found |= {
+        "GIT_CONFIG_COUNT": "1",
+        "GIT_CONFIG_KEY_0": "include.path",
+        "GIT_CONFIG_VALUE_0": str(GIT_CONFIG),
+    }
     return found
 
 

@@ -264,12 +264,13 @@ class _Planner:
         self._layout.put(Mount(MountKind.EMPTY, environment.INSIDE, mode="0755", sealed=True))
         files = dict(self._facts.shown)
         if self._facts.followed is not None:
-            files.pop(environment.ALLOWLIST.name, None)
             # The directory: a mount of the file would show the old one after each replacement.
             at = environment.INSIDE / self._facts.followed.name
             self._layout.put(Mount(MountKind.READ, at, self._facts.followed))
-            link = f"{at.name}/{environment.ALLOWLIST.name}"
-            self._layout.put(Mount(MountKind.LINK, environment.ALLOWLIST, link))
+            for name in environment.FOLLOWED:
+                files.pop(name, None)
+                link = f"{at.name}/{name}"
+                self._layout.put(Mount(MountKind.LINK, environment.INSIDE / name, link))
         for name, content in files.items():
             self._layout.add_file(environment.INSIDE / name, content)
 

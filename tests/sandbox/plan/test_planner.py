@@ -545,6 +545,7 @@ def test_the_copy_of_the_list_is_a_link_into_a_directory_that_can_be_followed() 
     directory = Path("/run/claude-proxy/list")
     assert found[directory] == Mount(MountKind.READ, directory, RUNDIR / "list")
     assert found[Path("/run/claude-proxy/allowlist.yaml")].source == "list/allowlist.yaml"
+    assert found[Path("/run/claude-proxy/gitconfig")].source == "list/gitconfig"
     assert b"allow: []" not in planned.files.values()
 
 

@@ -67,7 +67,7 @@ def load(statedir: Path, name: str) -> StoredContainer:
     """Return a container; ClaudeProxyError if there is none of this name."""
     path = directory_of(statedir, name) / RECORD
     try:
-        found = json.loads(path.read_bytes())
+        found = dict(json.loads(path.read_bytes()))
         known = {field.name for field in fields(StoredContainer)}
         values = {key: value for key, value in found.items() if key in known}
         values |= {key: tuple(values[key]) for key in ("command", "words")}

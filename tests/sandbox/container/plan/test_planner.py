@@ -1,0 +1,195 @@
+"""A container is hard by default, and shows what a run would show; no value is an argument."""
+
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+from claude_proxy.deferred.data_classes import replace
+from claude_proxy.errors import ConfigError
+from claude_proxy.sandbox.container.plan.model import ContainerMount, ContainerPlan, EngineKind
+from claude_proxy.sandbox.container.plan.planner import (
+    APT,
+    HOSTS,
+    SHOWN,
+    digest_of,
+)
+from claude_proxy.sandbox.plan.model import Mount, MountKind
+from tests.support.container_parts import (
+    FACTS,
+    IMAGE,
+    PLACE,
+    PROJECT,
+    ROOTLESS,
+    a_plan,
+    a_run_plan,
+    a_sandbox,
+    a_spec,
+)
+
+
+def mount_at(plan: ContainerPlan, at: str) -> ContainerMount:
+    (found,) = (mount for mount in plan.mounts if mount.at == PurePosixPath(at))
+    return found
+
+
+def follows(plan: ContainerPlan, option: str) -> list[str]:
+    words = plan.words
+    return [words[at + 1] for at, word in enumerate(words) if word == option]
+
+
+def test_a_container_has_no_network_no_capability_and_a_read_only_root() -> None:
+    plan = a_plan()
+
+    assert follows(plan, "--network") == ["none"]
+    assert follows(plan, "--cap-drop") == ["ALL"]
+    assert "no-new-privileges" in follows(plan, "--security-opt")
+    assert "--read-only" in plan.options
+    assert "--http-proxy=false" in plan.options
+    assert follows(plan, "--pull") == ["never"]
+    assert not [word for word in plan.words if "privileged" in word and "new" not in word]
+
+
+def test_the_project_is_at_the_workspace_and_belongs_to_its_owner() -> None:
+    plan = a_plan()
+
+    assert mount_at(plan, "/workspace") == ContainerMount(
+        PurePosixPath("/workspace"), PROJECT, writable=True
+    )
+    assert follows(plan, "--user") == ["1000:1000"]
+    assert follows(plan, "--workdir") == ["/workspace"]
+
+
+def test_what_a_run_protects_and_hides_in_the_project_is_so_in_a_container() -> None:
+    plan = a_plan()
+
+    assert not mount_at(plan, "/workspace/.mcp.json").writable
+    assert mount_at(plan, "/workspace/private").source is None
+    assert mount_at(plan, "/workspace/.env").source == PLACE.directory / "blank"
+
+
+def test_nothing_of_the_host_is_shown_but_the_project_and_what_is_named() -> None:
+    named = Path("/srv/data")
+    spec = a_spec(a_sandbox(allow_rw=(named,), allow_ro=(Path("/usr/share/dict"),)))
+
+    plan = a_plan(spec, planned=a_run_plan(Mount(MountKind.WRITE, named, named)))
+
+    shown = {str(mount.source) for mount in plan.mounts if isinstance(mount.source, Path)}
+    outside = {path for path in shown if not path.startswith(("/state", str(PROJECT)))}
+    assert outside == {"/srv/data", "/usr/share/dict"}
+    assert not mount_at(plan, "/usr/share/dict").writable
+
+
+def test_a_user_without_root_stays_that_user() -> None:
+    plan = a_plan(facts=ROOTLESS, place=replace(PLACE, owner=(7, 7)))
+
+    assert "--userns=keep-id" in plan.options
+    assert follows(plan, "--user") == ["1000:1000"]
+
+
+def test_the_home_is_a_volume_at_the_home_that_the_image_names() -> None:
+    plan = a_plan()
+
+    assert plan.volume == "claude-proxy-web"
+    assert mount_at(plan, "/home/somebody").source == "claude-proxy-web"
+    assert plan.environment["HOME"] == "/home/somebody"
+
+
+@pytest.mark.parametrize("owner", [1001, 4711])
+def test_a_user_without_a_home_in_the_image_gets_one(owner: int) -> None:
+    plan = a_plan(place=replace(PLACE, owner=(owner, owner)))
+
+    assert str(plan.home) == "/home/agent"
+
+
+def test_root_has_its_own_home_and_is_warned_of() -> None:
+    plan = a_plan(place=replace(PLACE, owner=(0, 0)))
+
+    assert str(plan.home) == "/root"
+    assert any("as root" in note for note in plan.notes)
+
+
+def test_no_value_of_a_variable_is_on_the_command_line() -> None:
+    plan = a_plan(planned=a_run_plan(TOKEN="sesame"))
+
+    assert plan.environment["TOKEN"] == "sesame"
+    assert "sesame" not in " ".join(plan.create)
+    assert "sesame" not in "\n".join(plan.lines())
+
+
+def test_variables_about_the_host_stay_outside() -> None:
+    assert "PATH" not in a_plan().environment
+
+
+def test_the_bundle_is_mounted_where_the_image_keeps_its_roots_and_nowhere_else() -> None:
+    bundle = PLACE.directory / SHOWN / "bundle.pem"
+    places = [str(mount.at) for mount in a_plan().mounts if mount.source == bundle]
+
+    assert places == ["/etc/ssl/certs/ca-certificates.crt"]
+
+
+def test_apt_is_led_to_the_proxy() -> None:
+    plan = a_plan()
+
+    assert mount_at(plan, "/etc/apt/apt.conf.d/99claude-proxy").source == PLACE.directory / APT
+    assert b'Acquire::http::Proxy "http://127.0.0.1:3128/";' in plan.files[APT]
+    assert b"Acquire::https::Proxy" in plan.files[APT]
+
+
+def test_only_the_container_itself_is_in_its_hosts_file() -> None:
+    assert a_plan().files[HOSTS] == b"127.0.0.1 localhost\n127.0.0.1 web\n"
+
+
+def test_temporary_directories_are_the_users_and_give_no_privilege() -> None:
+    (tmp,) = (word for word in follows(a_plan(), "--tmpfs") if word.startswith("/tmp:"))
+
+    options = tmp.partition(":")[2].split(",")
+    assert {"nosuid", "nodev", "U"} <= set(options)
+
+
+def test_the_label_of_selinux_is_on_the_project_where_there_is_selinux() -> None:
+    def labelled(*, selinux: bool) -> list[str]:
+        plan = a_plan(facts=replace(FACTS, selinux=selinux))
+        return [word for word in follows(plan, "--volume") if word.endswith(",Z")]
+
+    assert labelled(selinux=False) == []
+    assert f"{PROJECT}:/workspace:rw,Z" in labelled(selinux=True)
+    assert not [word for word in labelled(selinux=True) if ":/workspace" not in word]
+
+
+def test_limits_are_set_or_it_is_said_that_they_are_not() -> None:
+    without = a_plan(facts=replace(FACTS, limits=False))
+
+    assert follows(a_plan(a_spec(cpus=1.5)), "--cpus") == ["1.5"]
+    assert follows(a_plan(), "--memory") == [str(1 << 30)]
+    assert follows(a_plan(), "--pids-limit") == ["99"]
+    assert "--memory" not in without.options
+    assert any("not limited" in note for note in without.notes)
+
+
+def test_a_path_that_an_engine_cannot_mount_is_refused() -> None:
+    named = Path("/srv/a:b")
+    spec = a_spec(a_sandbox(allow_rw=(named,)))
+
+    with pytest.raises(ConfigError, match="colon"):
+        a_plan(spec, planned=a_run_plan(Mount(MountKind.WRITE, named, named)))
+
+
+def test_a_terminal_and_removal_are_asked_for() -> None:
+    plan = a_plan(a_spec(terminal=True, remove=True))
+
+    assert {"--tty", "--rm", "--interactive"} <= set(plan.options)
+
+
+def test_an_init_collects_orphans_where_there_is_one() -> None:
+    assert "--init" not in a_plan().options
+    assert "--init" in a_plan(facts=replace(FACTS, has_init=True)).options
+
+
+def test_options_of_podman_are_not_given_to_docker() -> None:
+    plan = a_plan(facts=replace(FACTS, kind=EngineKind.DOCKER))
+
+    assert not {"--no-hosts", "--http-proxy=false", "--read-only-tmpfs=false"} & {*plan.options}
+
+
+def test_another_plan_has_another_digest() -> None:
+    assert digest_of(a_plan()) != digest_of(a_plan(image=replace(IMAGE, id="sha256:2d")))

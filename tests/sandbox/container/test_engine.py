@@ -1,0 +1,246 @@
+"""An engine is asked with harmless variables, on this machine only, and its errors say the fix."""
+
+import io
+import json
+import sys
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from claude_proxy.errors import ClaudeProxyError, ConfigError
+from claude_proxy.sandbox.container.engine import (
+    Engine,
+    EngineError,
+    NoImageError,
+    environment_of,
+    explained,
+)
+from claude_proxy.sandbox.container.plan.model import ContainerStatus, EngineKind
+from tests.support.container_parts import Case, calls_of, fake_engine, inspected
+
+IMAGE = {
+    "Id": "1d",
+    "Digest": "sha256:d16e57",
+    "Config": {"User": "me", "Env": ["A=b=c"], "Cmd": ["sh"], "Entrypoint": None},
+}
+INFO = {
+    "version": {"Version": "4.3.1"},
+    "host": {
+        "cgroupControllers": ["memory", "pids"],
+        "cgroupVersion": "v2",
+        "security": {"rootless": True, "seccompProfilePath": "/nowhere"},
+        "ociRuntime": {"name": "runc"},
+    },
+}
+
+
+def path_of(directory: Path) -> dict[str, str]:
+    return {"PATH": f"{directory}:{Path(sys.executable).parent}:/usr/bin:/bin"}
+
+
+def engine(tmp_path: Path, *cases: Case) -> Engine:
+    fake_engine(tmp_path / "bin", *cases)
+    return Engine.find(EngineKind.PODMAN, path_of(tmp_path / "bin"))
+
+
+def test_the_first_engine_that_is_installed_is_taken(tmp_path: Path) -> None:
+    fake_engine(tmp_path / "bin", name="docker")
+
+    found = Engine.find(None, {"PATH": str(tmp_path / "bin")})
+
+    assert (found.kind, found.program) == (EngineKind.DOCKER, tmp_path / "bin" / "docker")
+
+
+@pytest.mark.parametrize("kind", [None, EngineKind.PODMAN])
+def test_without_an_engine_the_error_says_how_to_install_one(
+    tmp_path: Path, kind: EngineKind | None
+) -> None:
+    with pytest.raises(ClaudeProxyError, match="not installed") as caught:
+        Engine.find(kind, {"PATH": str(tmp_path)})
+
+    assert caught.value.exit_code == 1
+    assert "apt install podman" in str(caught.value.fix)
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"CONTAINER_HOST": "ssh://elsewhere.test"},
+        {"DOCKER_HOST": "tcp://192.0.2.1:2375"},
+        {"DOCKER_CONTEXT": "elsewhere"},
+    ],
+)
+def test_an_engine_on_another_machine_is_refused(
+    tmp_path: Path, environ: Mapping[str, str]
+) -> None:
+    fake_engine(tmp_path / "bin")
+
+    with pytest.raises(ConfigError, match="another machine"):
+        Engine.find(None, {"PATH": str(tmp_path / "bin"), **environ})
+
+
+def test_an_engine_has_harmless_variables_and_its_own_only() -> None:
+    given = {
+        "PATH": "/bin",
+        "HOME": "/home/me",
+        "ANTHROPIC_API_KEY": "sesame",
+        "CONTAINERS_CONF": "/conf",
+        "TERM": "xterm",
+    }
+
+    assert environment_of(given) == {
+        "PATH": "/bin",
+        "HOME": "/home/me",
+        "CONTAINERS_CONF": "/conf",
+        "TERM": "xterm",
+    }
+
+
+def test_a_missing_image_says_how_to_get_it(tmp_path: Path) -> None:
+    podman = engine(tmp_path, (["image", "inspect"], "", "Error: box: image not known", 125))
+
+    with pytest.raises(NoImageError) as caught:
+        podman.image("box")
+
+    assert caught.value.exit_code == 1
+    assert "podman pull box" in str(caught.value.fix)
+
+
+def archive() -> str:
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as tar:
+        passwd = b"root:x:0:0::/root:/bin/sh\nme:x:1000:1000::/home/me:/bin/sh\nbroken\n"
+        for name, content in (("etc/passwd", passwd), ("etc/ssl/certs/ca-certificates.crt", b"")):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+    return data.getvalue().decode("ascii")
+
+
+def image_cases() -> tuple[Case, ...]:
+    return (
+        (["image", "inspect"], json.dumps([IMAGE]), "", 0),
+        (["create"], "1d", "", 0),
+        (["cp"], archive(), "", 0),
+        (["rm"], "", "", 0),
+    )
+
+
+def test_what_is_in_an_image_is_looked_at_once_and_nothing_is_run(tmp_path: Path) -> None:
+    podman = engine(tmp_path, *image_cases())
+
+    first = podman.image("box", tmp_path / "cache")
+    again = podman.image("box", tmp_path / "cache")
+
+    assert first == again
+    assert (first.id, first.digest, first.user) == ("1d", "sha256:d16e57", "me")
+    assert first.environment == {"A": "b=c"}
+    assert first.homes == {0: "/root", 1000: "/home/me"}
+    assert first.paths == {"/etc/ssl/certs/ca-certificates.crt"}
+    words = [call[0] for call in calls_of(podman.program)]
+    assert words == ["image", "create", "cp", "cp", "rm", "image"]
+
+
+def test_an_image_without_etc_has_nothing_of_it(tmp_path: Path) -> None:
+    cases = [case for case in image_cases() if case[0] != ["cp"]]
+    podman = engine(tmp_path, *cases, (["cp"], "", "Error: no such file", 125))
+
+    assert podman.image("box").paths == frozenset()
+
+
+def test_facts_are_asked_once_as_long_as_the_engine_stays_the_same(tmp_path: Path) -> None:
+    podman = engine(tmp_path, (["info"], json.dumps(INFO), "", 0))
+
+    facts = podman.facts(tmp_path / "cache" / "podman.json")
+    podman.facts(tmp_path / "cache" / "podman.json")
+    podman.program.write_text(podman.program.read_text() + "\n")
+    podman.facts(tmp_path / "cache" / "podman.json")
+
+    assert (facts.version, facts.rootless, facts.runtime, facts.limits) == (
+        *("4.3.1", True, "runc"),
+        True,
+    )
+    assert len(calls_of(podman.program)) == 2
+
+
+def test_a_user_without_root_has_no_limits_where_control_groups_are_old(tmp_path: Path) -> None:
+    old = {**INFO, "host": {**INFO["host"], "cgroupVersion": "v1"}}  # type: ignore[dict-item]
+    podman = engine(tmp_path, (["info"], json.dumps(old), "", 0))
+
+    assert not podman.facts().limits
+
+
+def test_a_container_is_described_in_the_same_words_for_every_engine(tmp_path: Path) -> None:
+    podman = engine(tmp_path, (["container", "inspect"], inspected(pid=7), "", 0))
+
+    state = podman.inspect("web")
+
+    assert state is not None
+    assert (state.name, state.status, state.pid) == ("web", ContainerStatus.RUNNING, 7)
+    assert state.labels["claude-proxy.name"] == "web"
+
+
+def test_there_may_be_no_such_container(tmp_path: Path) -> None:
+    said = 'Error: inspecting object: no such container "web"'
+    podman = engine(tmp_path, (["container", "inspect"], "[]", said, 125))
+
+    assert podman.inspect("web") is None
+
+
+def test_an_answer_that_is_not_json_is_an_error(tmp_path: Path) -> None:
+    podman = engine(tmp_path, (["container", "inspect"], "what?", "", 0))
+
+    with pytest.raises(EngineError, match="not JSON"):
+        podman.inspect("web")
+
+
+def test_a_call_that_takes_too_long_is_ended(tmp_path: Path) -> None:
+    program = tmp_path / "podman"
+    program.write_text("#!/bin/sh\nexec sleep 1000\n")
+    program.chmod(0o755)
+
+    with pytest.raises(EngineError, match="did not end"):
+        Engine(EngineKind.PODMAN, program, {}).call("info", timeout_s=0.01)
+
+
+def test_an_engine_that_cannot_be_started_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="cannot be started"):
+        Engine(EngineKind.PODMAN, tmp_path / "podman", {}).call("info")
+
+
+def test_the_words_of_containers_are_told_apart_from_options(tmp_path: Path) -> None:
+    podman = engine(tmp_path, (["stop"], "", "", 0), (["rm"], "", "", 0), (["kill"], "", "", 0))
+
+    podman.stop("web", timeout_s=1)
+    podman.kill("web", "TERM")
+    podman.remove("web", force=True)
+
+    assert [call[-2:] for call in calls_of(podman.program)] == [["--", "web"]] * 3
+
+
+def test_a_volume_that_is_not_there_is_no_error(tmp_path: Path) -> None:
+    said = 'Error: no volume with name "claude-proxy-web" found: no such volume'
+    podman = engine(tmp_path, (["volume"], "", said, 1))
+
+    podman.remove_volume("claude-proxy-web")
+
+
+@pytest.mark.parametrize(
+    ("said", "what", "fix"),
+    [
+        (b"no subuid ranges found for user", "range of user ids", "usermod --add-subuids"),
+        (b'exec: "newuidmap": executable file not found in $PATH', "newuidmap", "uidmap"),
+        (b"OCI runtime error: crun: cgroup v1 hybrid", "control groups", "containers.conf"),
+        (b"cannot clone: Operation not permitted", "namespaces", "sysctl"),
+        (b"something else", "podman run failed: something else", "dry-run"),
+    ],
+)
+def test_an_error_that_is_known_says_the_fix(
+    tmp_path: Path, said: bytes, what: str, fix: str
+) -> None:
+    error = explained(engine(tmp_path), "run", b"Error: " + said)
+
+    assert what in error.what
+    assert fix in str(error.fix)

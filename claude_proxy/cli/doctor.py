@@ -25,6 +25,7 @@ from claude_proxy.doctor.attack import catalogue
 from claude_proxy.doctor.attack.catalogue import AttackGroup, AttackResult, Outcome
 from claude_proxy.doctor.checks import examine
 from claude_proxy.doctor.context import Subject
+from claude_proxy.doctor.engines import try_engines
 from claude_proxy.doctor.finding import Finding, Level, exit_code
 from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.wire.authority import Authority
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 EPILOG = """\b
 Examples:
   claude-proxy doctor               configuration, CA, listeners, what a sandbox needs
+  claude-proxy doctor --containers  starts a container that does nothing, with each engine
   claude-proxy doctor --trust       which clients use the proxy and trust its CA
   claude-proxy doctor --attack      tries to get out of a sandbox with your settings
   claude-proxy doctor --attack-here --canary 10.0.0.1:443   from inside of a pod, as its check
@@ -99,6 +101,9 @@ def _with_options_of_others(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.command(epilog=EPILOG)
 @click.option("--trust", "part", flag_value="trust", help="Run the clients that are installed.")
+@click.option(
+    "--containers", "part", flag_value="containers", help="Start a container with each engine."
+)
 @click.option("--attack", "part", flag_value="attack", help="Try to get out of a live sandbox.")
 @click.option(
     "--attack-here",
@@ -133,7 +138,9 @@ def command(
     of_run = {name: values.pop(name) for name in _OF_RUN}
     settings = proxy_settings.settings_of(values, options.config_of(context))
     if part is None:
-        return _examine(settings, as_json=as_json)
+        return _examine(settings, examine, as_json=as_json)
+    if part == "containers":
+        return _examine(settings, try_engines, as_json=as_json)
     try:
         if part == "trust":
             return _trust(settings, as_json=as_json)
@@ -160,13 +167,13 @@ def _painted(text: str, level: Level | Outcome | None) -> str:
 # The installation
 
 
-def _examine(settings: Settings, *, as_json: bool) -> int:
+def _examine(settings: Settings, look: Callable[[Subject], list[Finding]], *, as_json: bool) -> int:
     subject = Subject(
         settings=replace(settings, statedir=settings.statedir.absolute()),
         environ=dict(os.environ),
         platform=sys.platform,
     )
-    found = examine(subject)
+    found = look(subject)
     facts = {"findings": [asdict(finding) for finding in found]}
     return _print(facts, finding_lines(found), exit_code(found), as_json=as_json)
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 
-from claude_proxy.doctor import credentials, listeners, machine, setup, upstream
+from claude_proxy.doctor import credentials, engines, listeners, machine, setup, upstream
 from claude_proxy.doctor.bounded_run import guarded
 from claude_proxy.doctor.context import Subject
 from claude_proxy.doctor.finding import Finding
@@ -24,7 +24,7 @@ CHECKS: tuple[tuple[str, SubjectCheck], ...] = (
     ("sandbox", machine.check_sandbox),
     ("seccomp", machine.check_seccomp),
     ("terminal", machine.check_terminal),
-    ("podman", machine.check_podman),
+    ("containers", engines.check_engines),
     ("Claude Code", machine.check_claude),
 )
 

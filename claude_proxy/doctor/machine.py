@@ -91,11 +91,6 @@ def check_terminal(subject: Subject) -> list[Finding]:
     return [ok(name, "the kernel allows typing into a terminal (TIOCSTI); `run` denies it")]
 
 
-def check_podman(subject: Subject) -> list[Finding]:
-    """Report the version of podman, which only containers need."""
-    return [_version_of("podman", "podman", subject, "only containers need it")]
-
-
 def check_claude(subject: Subject) -> list[Finding]:
     """Report the version of Claude Code."""
     return [_version_of("Claude Code", "claude", subject, "other agents do not need it")]

@@ -365,7 +365,28 @@ _KNOWN = (
         ),
     ),
     (
-        r"permission denied.*docker.*sock|cannot connect to the docker daemon",
+        r"setting rlimit|set rlimit",
+        "containers get higher limits (open files, processes) than this machine allows",
+        (
+            'lower them: in containers.conf, [containers]: default_ulimits = ["nofile=1024:1024", '
+            '"nproc=1024:1024"]; for docker, default-ulimits in daemon.json'
+        ),
+    ),
+    (
+        r"default OCI runtime .* not found|could not find a working conmon",
+        "a program that podman needs is not installed",
+        (
+            "install it: apt install crun conmon; or name another in containers.conf, [engine]: "
+            'runtime = "runc"'
+        ),
+    ),
+    (
+        r"permission denied.*docker.*(?:sock|daemon)",
+        "this user may not talk to the Docker daemon",
+        "use podman: --engine podman; or Docker's rootless mode; the group docker is root's power",
+    ),
+    (
+        r"cannot connect to the docker daemon|docker daemon is not running|docker\.sock: connect",
         "the Docker daemon cannot be reached",
         "start it, or use podman, which needs none: --engine podman",
     ),

@@ -356,7 +356,9 @@ class LookupSockets:
     init: int
 
 
-FAKE_PORTS = (80, 443)  # that fake addresses have from the start
+# That fake addresses have from the start. Others come with the first name that may be reached
+# there; on these, what no rule allows is denied by the proxy, and so recorded, not merely refused.
+FAKE_PORTS = (22, 80, 443, 3306, 5432, 6379, 8080, 8443, 9418)
 
 
 @dataclass(frozen=True, slots=True)

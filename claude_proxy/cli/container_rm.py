@@ -10,7 +10,7 @@ import click
 from claude_proxy.cli.container_options import engine_of, name_argument, statedir_option
 from claude_proxy.cli.container_options import statedir as statedir_in_force
 from claude_proxy.errors import ClaudeProxyError
-from claude_proxy.sandbox.container import launcher, store
+from claude_proxy.sandbox.container import removal, store
 from claude_proxy.sandbox.container.plan.model import NAME_LABEL, ContainerStatus
 
 
@@ -41,6 +41,6 @@ def command(*, name: str, force: bool, statedir: str | None) -> int:
         with contextlib.suppress(ClaudeProxyError):
             engine.stop(name, timeout_s=0)
         engine.remove(name, force=True)
-    launcher.forget(place, stored, engine)
+    removal.forget(place, stored, engine)
     click.echo(f"removed the container {name}", err=True)
     return 0

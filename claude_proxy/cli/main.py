@@ -32,6 +32,7 @@ DEBUG_VARIABLE = "CLAUDE_PROXY_DEBUG"
 COMPLETE_VARIABLE = "_CLAUDE_PROXY_COMPLETE"
 DEFAULT_COMMAND = "serve"
 _STARTS = {"run", "serve"}
+_CONTAINER_RUN = ["container", "run"]
 
 EXIT_INTERNAL = 70  # EX_SOFTWARE of sysexits.h
 EXIT_OUTPUT = 74  # EX_IOERR; not 1, which is an answer of `check`
@@ -106,12 +107,12 @@ class LazyGroup(Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args[0] in _STARTS and not ctx.resilient_parsing:
+        if (args[0] in _STARTS or args[:2] == _CONTAINER_RUN) and not ctx.resilient_parsing:
             # Until COMMAND runs, or the proxy serves: nearly all that a start makes, it keeps.
             gc.disable()
         if args[0] == "run" and not ctx.resilient_parsing:
             waiting_process.expect(args[1:], os.environ)
-        if args[:2] == ["container", "run"] and not ctx.resilient_parsing:
+        if args[:2] == _CONTAINER_RUN and not ctx.resilient_parsing:
             waiting_process.expect(args[2:], os.environ)
         return super().resolve_command(ctx, args)
 

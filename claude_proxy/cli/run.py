@@ -26,7 +26,6 @@ from claude_proxy.config.policy_files import PolicySources
 from claude_proxy.config.settings import Settings, UnixListen
 from claude_proxy.deferred.data_classes import field_names, replace
 from claude_proxy.errors import ConfigError
-from claude_proxy.sandbox import runner
 from claude_proxy.sandbox.run_spec import RunSpec
 
 EPILOG = """\b
@@ -140,6 +139,8 @@ def command(context: click.Context, /, **given: Any) -> int:
         )
     if run_options.dry_run and reset_home:
         raise click.UsageError("--dry-run changes nothing: drop --reset-home")
+    from claude_proxy.sandbox import runner  # noqa: PLC0415 - `container` needs the rest of this
+
     if run_options.dry_run:
         click.echo("\n".join((*_lines_of_ports(spec), *runner.planned_for(spec, dry=True).lines())))
         return 0

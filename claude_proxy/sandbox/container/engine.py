@@ -12,7 +12,6 @@ import os
 import re
 import shutil
 import subprocess
-import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -268,8 +267,8 @@ class Engine:
         self.call("kill", "--signal", signal, "--", name)
 
     def remove(self, name: str, *, force: bool = False) -> None:
-        """Remove a container."""
-        self.call("rm", *(["--force"] if force else []), "--", name)
+        """Remove a container, with its volumes that have no name."""
+        self.call("rm", "--volumes", *(["--force"] if force else []), "--", name)
 
     def remove_volume(self, name: str) -> None:
         """Remove a named volume; nothing if there is none."""
@@ -545,6 +544,8 @@ def _state_of(found: Mapping[str, Any]) -> ContainerState:
 
 def _entries(archive: bytes, place: str) -> Iterator[tuple[str, bytes]]:
     """Yield the paths in an archive of `cp`, with the contents of /etc/passwd."""
+    import tarfile  # noqa: PLC0415 - once for each image
+
     above = str(Path(place).parent).rstrip("/")
     with tarfile.open(fileobj=io.BytesIO(archive[:_TAR_LIMIT])) as tar:
         for member in tar:

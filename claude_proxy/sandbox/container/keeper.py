@@ -25,13 +25,14 @@ from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.events import Notice
 from claude_proxy.sandbox import netns, own_proxy, run_network, run_record, waiting_process
-from claude_proxy.sandbox.container import enter, keeper_link, ways_in
+from claude_proxy.sandbox.container import enter, keeper_link, removal, ways_in
 from claude_proxy.sandbox.container.engine import Engine
 from claude_proxy.sandbox.container.enter import HookCall, HookFiles
 from claude_proxy.sandbox.container.keeper_link import KeeperChannel, LauncherLink
 from claude_proxy.sandbox.container.kept_helpers import KeptHelper
 from claude_proxy.sandbox.container.plan.model import ContainerStatus
 from claude_proxy.sandbox.container.plan.planner import SHOWN
+from claude_proxy.sandbox.container.store import StoredContainer
 from claude_proxy.sandbox.container.ways_in import WayTask
 from claude_proxy.sandbox.helper_processes import HelperProcess, ProxyProcess
 from claude_proxy.sandbox.lookups import LookupChannel
@@ -63,6 +64,7 @@ class KeeperTask:
     pid: int = 0
     way: WayTask | None = None  # what is set up before the container starts, without a hook
     detached: bool = False
+    removed: StoredContainer | None = None  # what is forgotten when it has ended
 
     @property
     def goes_on(self) -> bool:
@@ -287,12 +289,7 @@ class _Keeper:
             return [*run_network.start_relays(self._sockets, directory, log, self._lookups)]
 
     def _proxies(self) -> list[ProxyProcess]:
-        return [
-            process
-            for helper in self._helpers
-            for process in helper.processes
-            if isinstance(process, ProxyProcess)
-        ]
+        return [one for one in self._processes() if isinstance(one, ProxyProcess)]
 
     # --- while the container runs
 
@@ -365,22 +362,28 @@ class _Keeper:
             descriptors = self._launcher.descriptors
             if descriptors and select.select(descriptors, [], [], _CODE_PATIENCE_S)[0]:
                 self._hear_launcher()
-        self._record_end()
         if self._lookups is not None:
             for line in lookup_lines(self._lookups.ask()):
                 self._launcher.say(line)
+        for process in self._processes():
+            process.close_lifeline()
+        self._record_end()  # while they end
         self._end_helpers()
+        if self._task.removed is not None and not self._launcher.descriptors:
+            removal.forget(self._settings.statedir, self._task.removed, self._task.engine)
         for proxy in self._proxies():
             if proxy.unrecorded is not None:
                 count, why = proxy.unrecorded
                 self._launcher.say(f"warning: {count} decisions were not recorded: {why.what}")
 
     def _end_helpers(self) -> None:
-        processes = [process for helper in self._helpers[::-1] for process in helper.processes]
-        for process in processes:
+        for process in self._processes():
             process.close_lifeline()
-        for process in processes:
+        for process in self._processes():
             process.end()
+
+    def _processes(self) -> list[HelperProcess]:
+        return [process for helper in self._helpers[::-1] for process in helper.processes]
 
     def _record_end(self) -> None:
         code, name = self._exit_code, self._task.name

@@ -14,7 +14,7 @@ from claude_proxy import __version__
 from claude_proxy.deferred.data_classes import dataclass, replace
 from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.sandbox import credentials, run_reports, run_spec
-from claude_proxy.sandbox.container import enter, project_plan, store
+from claude_proxy.sandbox.container import enter, project_plan, removal, store
 from claude_proxy.sandbox.container.attached import Attached
 from claude_proxy.sandbox.container.engine import Call, Engine
 from claude_proxy.sandbox.container.keeper import KeeperTask, start_keeper
@@ -26,9 +26,7 @@ from claude_proxy.sandbox.container.plan.model import (
     ContainerState,
     ContainerStatus,
     EngineFacts,
-    EngineKind,
     ImageFacts,
-    Way,
 )
 from claude_proxy.sandbox.container.plan.planner import (
     HOME,
@@ -36,7 +34,6 @@ from claude_proxy.sandbox.container.plan.planner import (
     ContainerPlace,
     plan_container,
 )
-from claude_proxy.sandbox.container.plan.way_plans import holder_name
 from claude_proxy.sandbox.container.store import StoredContainer
 from claude_proxy.sandbox.container.way_making import WayMaker
 from claude_proxy.sandbox.container.ways_in import WayTask
@@ -142,7 +139,7 @@ def run(spec: ContainerSpec, *, say: Reporter, engine: Engine, asked: Call) -> i
         raise error.reason from error
     finally:
         if spec.remove and not spec.detach:
-            forget(statedir, stored, engine)
+            removal.forget(statedir, stored, engine)
 
 
 def _undo(engine: Engine, stored: StoredContainer, statedir: Path, *, keep_home: bool) -> None:
@@ -154,7 +151,7 @@ def _undo(engine: Engine, stored: StoredContainer, statedir: Path, *, keep_home:
     if keep_home:
         store.remove(statedir, stored.name)
     else:
-        forget(statedir, stored, engine)
+        removal.forget(statedir, stored, engine)
 
 
 def start(
@@ -167,7 +164,7 @@ def start(
     plan, shown = plan_of(prepared)
     _write_shown(prepared.directory, shown)
     if state.status is ContainerStatus.RUNNING:
-        return _keep_running(prepared, plan, state, say)
+        return _keep_running(prepared, stored, plan, state, say)
     _, way = way_of(prepared, plan)
     if way is not None:
         way = replace(way, makes_holder=False)
@@ -195,17 +192,6 @@ def ours(engine: Engine, stored: StoredContainer) -> ContainerState:
             fix="rename or remove it, or use another --name",
         )
     return state
-
-
-def forget(statedir: Path, stored: StoredContainer, engine: Engine) -> None:
-    """Remove what is kept of a container that is gone, and its home."""
-    with contextlib.suppress(ClaudeProxyError):
-        if stored.volume:
-            engine.remove_volume(stored.volume)
-    if (stored.way, stored.engine) != (Way.ENTER, EngineKind.PODMAN):
-        with contextlib.suppress(ClaudeProxyError):
-            engine.remove(holder_name(stored.name), force=True)
-    store.remove(statedir, stored.name)
 
 
 # --- steps
@@ -267,7 +253,7 @@ def _write_files(plan: ContainerPlan, shown: Mapping[str, bytes]) -> None:
     store.make_directory(plan.directory)
     for name, content in plan.files.items():
         store.write(plan.directory, name, content, _SHOWN_MODE)
-    if not plan.volume:
+    if any(mount.source == plan.directory / HOME for mount in plan.mounts):
         _make_home(plan)
     _write_shown(plan.directory, shown)
 
@@ -340,6 +326,7 @@ def _start(
         hook=hook,
         way=way,
         detached=detached and way is None,
+        removed=stored if spec.remove else None,
     )
     with contextlib.closing(start_keeper(task)) as keeper:
         if way is not None:
@@ -373,7 +360,11 @@ def _has_run(engine: Engine, stored: StoredContainer) -> bool:
 
 
 def _keep_running(
-    prepared: Prepared, plan: ContainerPlan, state: ContainerState, say: Reporter
+    prepared: Prepared,
+    stored: StoredContainer,
+    plan: ContainerPlan,
+    state: ContainerState,
+    say: Reporter,
 ) -> int:
     """Give a container that has lost its keeper a new one; the container goes on meanwhile."""
     spec = prepared.spec
@@ -386,6 +377,7 @@ def _keep_running(
             prepared.directory,
             prepared.engine,
             image_digest=prepared.image.digest,
+            removed=stored if stored.remove else None,
             pid=state.pid,
             way=way,
             detached=True,

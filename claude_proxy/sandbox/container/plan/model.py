@@ -96,7 +96,7 @@ class ContainerMount:
     """One mount of a container; without a source it is an empty file system."""
 
     at: PurePosixPath
-    source: Path | str | None = None  # a path of the host, or the name of a volume
+    source: Path | str | None = None  # a path of the host, or a volume: its name, or "" for none
     writable: bool = False
     mode: str = ""  # of an empty file system
     size: int | None = None  # bytes, of an empty file system

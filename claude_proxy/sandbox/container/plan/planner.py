@@ -92,9 +92,10 @@ class _Planner:
     def plan(self) -> ContainerPlan:
         """Return the plan."""
         variables, secrets = self._environment()
-        volume = f"{VOLUME_PREFIX}{self._spec.name}"
-        if self._engine.kind is EngineKind.DOCKER:
-            volume = ""  # it would be root's: docker gives a volume to nobody
+        # A volume without a name goes with a container that removes itself. Docker has none: it
+        # would be root's.
+        named = self._engine.kind is EngineKind.PODMAN and not self._spec.remove
+        volume = f"{VOLUME_PREFIX}{self._spec.name}" if named else ""
         mounts = tuple(self._mounts(volume))
         found = ContainerPlan(
             way=self._spec.way or Way.ENTER,
@@ -167,7 +168,9 @@ class _Planner:
         tmpfs = self._spec.run.sandbox.limits.tmpfs
         for at in _EMPTY:
             yield ContainerMount(PurePosixPath(at), mode="1777", size=tmpfs, writable=True)
-        yield ContainerMount(self._home, volume or self._place.directory / HOME, writable=True)
+        directory = self._place.directory / HOME
+        home = directory if self._engine.kind is EngineKind.DOCKER else volume
+        yield ContainerMount(self._home, home, writable=True)
         yield from self._of_the_run()
         for at, name in (("/etc/hosts", HOSTS), ("/etc/resolv.conf", RESOLVER)):
             yield self._own(at, name)
@@ -218,7 +221,7 @@ class _Planner:
                 words = ["rw" if mount.writable else "ro", "nosuid", "nodev", *own, *size]
                 yield from ("--tmpfs", f"{mount.at}:{','.join(words)},mode={mount.mode}")
             else:
-                yield from ("--volume", self._volume(mount))
+                yield from ("--volume", self._volume(mount) if mount.source else str(mount.at))
 
     def _volume(self, mount: ContainerMount) -> str:
         for path in (str(mount.source), str(mount.at)):

@@ -1,0 +1,22 @@
+"""Removal of what is kept of a container that is gone: its record, its home, its holder."""
+
+import contextlib
+from pathlib import Path
+
+from claude_proxy.errors import ClaudeProxyError
+from claude_proxy.sandbox.container import store
+from claude_proxy.sandbox.container.engine import Engine
+from claude_proxy.sandbox.container.plan.model import EngineKind, Way
+from claude_proxy.sandbox.container.plan.way_plans import holder_name
+from claude_proxy.sandbox.container.store import StoredContainer
+
+
+def forget(statedir: Path, stored: StoredContainer, engine: Engine) -> None:
+    """Remove what is kept of a container that is gone, and its home."""
+    with contextlib.suppress(ClaudeProxyError):
+        if stored.volume:
+            engine.remove_volume(stored.volume)
+    if (stored.way, stored.engine) != (Way.ENTER, EngineKind.PODMAN):
+        with contextlib.suppress(ClaudeProxyError):
+            engine.remove(holder_name(stored.name), force=True)
+    store.remove(statedir, stored.name)

@@ -15,10 +15,15 @@ from claude_proxy.cli.groups import Group
 # them with the commands' own. In the module container_NAME is the command.
 COMMANDS = {
     "run": "Make a container and run a command in it.",
+    "exec": "Run one more command in a running container.",
+    "shell": "Open a shell in a running container.",
     "start": "Start a container again, or give a running one its proxy back.",
-    "stop": "Stop a container.",
-    "rm": "Remove a container, with its home.",
+    "stop": "Stop containers.",
+    "restart": "Stop a container and start it again.",
+    "rm": "Remove containers, with their homes.",
     "list": "List the containers.",
+    "logs": "Print what a container's command has printed.",
+    "stats": "Show what running containers use, and what they were allowed and denied.",
     "init": "Write files for compose, dev containers, quadlet, Kubernetes or CI.",
 }
 
@@ -27,8 +32,9 @@ Examples:
   claude-proxy container run --image node:22 -- npm test
   claude-proxy container run ~/src/project --image agents --name web -- claude
   claude-proxy container run --image agents --dry-run -- claude
+  claude-proxy container exec web -- npm test
+  claude-proxy container shell
   claude-proxy container list
-  claude-proxy container start web
 """
 
 

@@ -1,26 +1,61 @@
-"""The command `container rm`: removes a container, with its home and all that is kept of it.
+"""The command `container rm`: removes containers, with their homes and all that is kept of them.
 
 Law kept: nothing is lost unasked: a container that runs is removed only on a second word.
 """
 
-import contextlib
+from collections.abc import Iterator
+from pathlib import Path
 
 import click
 
-from claude_proxy.cli.container_options import engine_of, name_argument, statedir_option
+from claude_proxy.cli.container_options import engine_of, statedir_option
 from claude_proxy.cli.container_options import statedir as statedir_in_force
-from claude_proxy.errors import ClaudeProxyError
-from claude_proxy.sandbox.container import removal, store
-from claude_proxy.sandbox.container.plan.model import NAME_LABEL, ContainerStatus
+from claude_proxy.cli.container_targets import several_names
+from claude_proxy.errors import ClaudeProxyError, ConfigError
+from claude_proxy.sandbox.container import ending, store
+
+EPILOG = """\b
+Examples:
+  claude-proxy container rm web
+  claude-proxy container rm --force web api    even if they run
+  claude-proxy container rm --all
+"""
 
 
-@click.command(name="rm")
-@name_argument
-@click.option("--force", "-f", is_flag=True, help="Remove it even if it runs.")
+@click.command(name="rm", epilog=EPILOG)
+@several_names
+@click.option("--all", "every", is_flag=True, help="Remove all containers.")
+@click.option("--force", "-f", is_flag=True, help="Remove them even if they run.")
 @statedir_option
-def command(*, name: str, force: bool, statedir: str | None) -> int:
-    """Remove a container, with its home."""
+def command(*, names: tuple[str, ...], every: bool, force: bool, statedir: str | None) -> int:
+    """Remove containers, with their homes."""
     place = statedir_in_force(statedir)
+    failed = 0
+    for name in _names(place, names, every=every):
+        try:
+            _remove(place, name, force=force)
+        except ClaudeProxyError as error:
+            failed = failed or error.exit_code
+            click.echo("\n".join(f"claude-proxy: {line}" for line in error.lines()), err=True)
+        else:
+            click.echo(f"removed the container {name}", err=True)
+    return failed
+
+
+def _names(place: Path, names: tuple[str, ...], *, every: bool) -> Iterator[str]:
+    if every == bool(names):
+        # Not the only one there is: what is removed is named.
+        raise ConfigError(
+            "which containers to remove is not said" if not names else "--all names every one",
+            where="claude-proxy container rm",
+            fix="name them, or add --all" if not names else "leave out the names, or --all",
+        )
+    if every:
+        yield from store.names(place)
+    yield from dict.fromkeys(names)
+
+
+def _remove(place: Path, name: str, *, force: bool) -> None:
     try:
         stored = store.load(place, name)
     except ClaudeProxyError:
@@ -28,19 +63,5 @@ def command(*, name: str, force: bool, statedir: str | None) -> int:
         if not force or not directory.exists():
             raise
         store.remove(place, name)  # its record cannot be read
-        return 0
-    engine = engine_of(stored)
-    state = engine.inspect(name)
-    if state is not None and state.labels.get(NAME_LABEL) == name:
-        if state.status is ContainerStatus.RUNNING and not force:
-            raise ClaudeProxyError(
-                f'the container "{name}" runs',
-                where=name,
-                fix=f"stop it first: claude-proxy container stop {name}; or add --force",
-            )
-        with contextlib.suppress(ClaudeProxyError):
-            engine.stop(name, timeout_s=0)
-        engine.remove(name, force=True)
-    removal.forget(place, stored, engine)
-    click.echo(f"removed the container {name}", err=True)
-    return 0
+        return
+    ending.remove(engine_of(stored), stored, place, force=force)

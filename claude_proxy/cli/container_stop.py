@@ -1,15 +1,25 @@
-"""The command `container stop`: ends a container, which stays and can be started again."""
+"""The command `container stop`: ends containers, which stay and can be started again."""
 
 import click
 
-from claude_proxy.cli.container_options import engine_of, name_argument, statedir_option
+from claude_proxy.cli.container_options import engine_of, statedir_option
 from claude_proxy.cli.container_options import statedir as statedir_in_force
-from claude_proxy.sandbox.container import store
-from claude_proxy.sandbox.container.plan.model import ContainerStatus
+from claude_proxy.cli.container_targets import all_meant, several_names
+from claude_proxy.sandbox.container import ending, store
+
+EPILOG = """\b
+Examples:
+  claude-proxy container stop              the only one that runs, or that of this directory
+  claude-proxy container stop web api
+  claude-proxy container stop --all --time 2
+
+A container that does not run, or that there is none of, is no error.
+"""
 
 
-@click.command(name="stop")
-@name_argument
+@click.command(name="stop", epilog=EPILOG)
+@several_names
+@click.option("--all", "every", is_flag=True, help="Stop all containers.")
 @click.option(
     "--time",
     "seconds",
@@ -20,13 +30,16 @@ from claude_proxy.sandbox.container.plan.model import ContainerStatus
     help="How long to wait after SIGTERM before SIGKILL.",
 )
 @statedir_option
-def command(*, name: str, seconds: int, statedir: str | None) -> int:
-    """Stop a container."""
-    stored = store.load(statedir_in_force(statedir), name)
-    engine = engine_of(stored)
-    state = engine.inspect(name)
-    if state is None or state.status is not ContainerStatus.RUNNING:
-        click.echo(f"claude-proxy: {name} does not run", err=True)
+def command(*, names: tuple[str, ...], every: bool, seconds: int, statedir: str | None) -> int:
+    """Stop containers."""
+    place = statedir_in_force(statedir)
+    there = [name for name in names if (store.directory_of(place, name) / store.RECORD).exists()]
+    for name in dict.fromkeys(names):
+        if name not in there:
+            click.echo(f'claude-proxy: there is no container "{name}"', err=True)
+    if (names and not there) or (not names and not any(store.load_all(place))):
         return 0
-    engine.stop(name, timeout_s=seconds)
+    for stored in all_meant(place, there, every=every, running=True):
+        if not ending.stop(engine_of(stored), stored, place, timeout_s=seconds):
+            click.echo(f"claude-proxy: {stored.name} does not run", err=True)
     return 0

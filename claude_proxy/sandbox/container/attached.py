@@ -7,16 +7,15 @@ errors go through the launcher, which turns those of the engine itself into erro
 
 import contextlib
 import os
-import re
 import select
 import signal
 import subprocess
-import threading
 from collections.abc import Callable, Sequence
 
 from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.sandbox.container.engine import Engine, explained
 from claude_proxy.sandbox.container.enter import HookCall, HookFiles
+from claude_proxy.sandbox.container.held_errors import HeldErrors
 from claude_proxy.sandbox.container.keeper_link import KeeperChannel
 
 type Reporter = Callable[[str], None]
@@ -26,11 +25,6 @@ _WAITED_FOR = {*_FORWARDED, signal.SIGCHLD, signal.SIGTSTP}
 _SENT_BY_KERNEL = 0x80  # siginfo_t.si_code: a key of the terminal, which the whole group gets
 _OF_ENGINE = range(125, 128)  # podman-run(1): its own errors, and commands that cannot be started
 _GIVE_UP_S = 30.0
-_HOLD_S = 0.3
-_PIECE = 64 * 1024
-# How the engines begin an error of their own, and what docker writes after one.
-_OWN = (b"Error: ", b"Error response from daemon: ", b"docker: ")
-_ADVICE = re.compile(rb"\n*(?:Run|See) 'docker [a-z ]*--help'[^\n]*\n?$")
 
 
 class Attached:
@@ -54,7 +48,7 @@ class Attached:
             )
         finally:
             os.close(writing)
-        self._errors = _Errors(reading, quiet=quiet)
+        self._errors = HeldErrors(reading, quiet=quiet)
         signal.pthread_sigmask(signal.SIG_BLOCK, _WAITED_FOR)
 
     def wait_until_started(self, say: Reporter) -> None:
@@ -114,74 +108,3 @@ class Attached:
 
     def _explained(self) -> ClaudeProxyError:
         return explained(self._engine, "run", self._errors.finish(said=False))
-
-
-class _Errors:
-    """Standard error of the engine's process, which is also that of CMD.
-
-    A line that may be the engine's own is held back for a moment: it is the last before its end.
-    """
-
-    def __init__(self, descriptor: int, *, quiet: bool) -> None:
-        self._descriptor, self._quiet = descriptor, quiet
-        self._held = b""
-        self._thread = threading.Thread(target=self._copy, daemon=True)
-        self._thread.start()
-
-    @property
-    def own(self) -> bool:
-        """Whether its last line may be the engine's own; it has ended."""
-        self._thread.join()
-        return bool(self._held)
-
-    def finish(self, *, said: bool = True) -> bytes:
-        """Wait for its end and return what was held back, which is written out if `said`."""
-        self._thread.join()
-        held, self._held = self._held, b""
-        if said:
-            _write(held)
-        return held
-
-    def _copy(self) -> None:
-        waiting = select.poll()
-        waiting.register(self._descriptor, select.POLLIN)
-        while True:
-            held = self._held and not self._quiet
-            if held and not waiting.poll(_HOLD_S * 1000):
-                self._flush()
-            piece = os.read(self._descriptor, _PIECE)
-            if not piece:
-                return
-            if held and _ADVICE.fullmatch(piece):
-                continue
-            self._flush()
-            at = len(piece) if not self._quiet else 0
-            last = _last_own(_ADVICE.sub(b"", piece))
-            if last is not None:
-                piece, at = _ADVICE.sub(b"", piece), last
-            if not self._quiet:
-                _write(piece[:at])
-            self._held += piece[at:]
-
-    def _flush(self) -> None:
-        if not self._quiet:
-            held, self._held = self._held, b""
-            _write(held)
-
-
-def _last_own(piece: bytes) -> int | None:
-    """Return where the last lines begin that may be an engine's own; None: there is none."""
-    at = None
-    end = len(piece.rstrip(b"\n"))
-    while end > 0:
-        begin = piece.rfind(b"\n", 0, end) + 1
-        if not piece[begin:].startswith(_OWN):
-            break
-        at, end = begin, begin - 1
-    return at
-
-
-def _write(data: bytes) -> None:
-    with contextlib.suppress(OSError):
-        while data:
-            data = data[os.write(2, data) :]

@@ -87,13 +87,18 @@ def load(statedir: Path, name: str) -> StoredContainer:
         ) from error
 
 
+def names(statedir: Path) -> list[str]:
+    """Return the names of all containers, in order."""
+    with contextlib.suppress(OSError):
+        return [name for name in sorted(os.listdir(statedir / DIRECTORY)) if is_name(name)]  # noqa: PTH208 - names
+    return []
+
+
 def load_all(statedir: Path) -> Iterator[StoredContainer]:
     """Yield all containers that can be read, by name."""
-    with contextlib.suppress(OSError):
-        for name in sorted(os.listdir(statedir / DIRECTORY)):  # noqa: PTH208 - names
-            if is_name(name):
-                with contextlib.suppress(ClaudeProxyError):
-                    yield load(statedir, name)
+    for name in names(statedir):
+        with contextlib.suppress(ClaudeProxyError):
+            yield load(statedir, name)
 
 
 def save(statedir: Path, stored: StoredContainer) -> None:

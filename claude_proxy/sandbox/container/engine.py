@@ -36,7 +36,12 @@ _OF_ENGINES = re.compile(
     r"|DBUS_SESSION_BUS_ADDRESS|TERM|COLUMNS|LINES|_CONTAINERS_[A-Z_]+"
 )
 _HOOK_PLACES = ("/usr/share/containers/oci/hooks.d", "/etc/containers/oci/hooks.d")
-_SECCOMP_PLACES = ("/etc/containers/seccomp.json", "/usr/share/containers/seccomp.json")
+_SECCOMP_PLACES = (
+    "/etc/containers/seccomp.json",
+    "/usr/share/containers/seccomp.json",
+    # The same as the latter: docker keeps its own in its program.
+    str(Path(__file__).with_name("default_seccomp.json")),
+)
 _DOCKER_SOCKET = "/var/run/docker.sock"
 _SELINUX = Path("/sys/fs/selinux/enforce")
 _SAID_LIMIT = 300

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import sys
 import tarfile
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from claude_proxy.errors import ClaudeProxyError, ConfigError
+from claude_proxy.sandbox.container import engine as engine_module
 from claude_proxy.sandbox.container.engine import (
     Engine,
     EngineError,
@@ -17,6 +19,7 @@ from claude_proxy.sandbox.container.engine import (
     environment_of,
     explained,
 )
+from claude_proxy.sandbox.container.plan.hardening import seccomp_profile
 from claude_proxy.sandbox.container.plan.model import ContainerStatus, EngineKind
 from tests.support.container_parts import Case, calls_of, fake_engine, inspected
 
@@ -244,3 +247,56 @@ def test_an_error_that_is_known_says_the_fix(
 
     assert what in error.what
     assert fix in str(error.fix)
+
+
+def test_the_profile_that_is_shipped_can_be_narrowed() -> None:
+    """A machine with docker alone has none that could be read."""
+    shipped = Path(engine_module.__file__).with_name("default_seccomp.json").read_bytes()
+
+    narrowed = json.loads(seccomp_profile(shipped, namespaces=False))
+
+    assert narrowed["defaultAction"] == "SCMP_ACT_ERRNO"
+    assert any("execve" in rule["names"] for rule in narrowed["syscalls"])
+
+
+def docker(tmp_path: Path, endpoint: str) -> Engine:
+    path = tmp_path / "docker"
+    info = {"ServerVersion": "20", "KernelVersion": os.uname().release, "SecurityOptions": []}
+    path.write_text(
+        f"""#!/bin/sh
+        case "$1" in
+            info) echo '{json.dumps(info)}' ;;
+            context) echo '"{endpoint}"' ;;
+        esac"""
+    )
+    path.chmod(0o755)
+    return Engine.find(EngineKind.DOCKER, {"PATH": str(tmp_path)})
+
+
+@pytest.mark.parametrize("endpoint", ["tcp://10.0.0.1:2376", "ssh://me@elsewhere"])
+def test_a_context_of_docker_on_another_machine_is_refused(tmp_path: Path, endpoint: str) -> None:
+    with pytest.raises(ConfigError, match="on another machine") as raised:
+        docker(tmp_path, endpoint).facts()
+
+    assert raised.value.fix is not None
+    assert "docker context use" in raised.value.fix
+
+
+def test_docker_on_this_machine_is_taken_with_its_facts(tmp_path: Path) -> None:
+    facts = docker(tmp_path, "unix:///run/user/1000/docker.sock").facts()
+
+    assert (facts.version, facts.rootless, facts.elsewhere) == ("20", False, "")
+
+
+def test_another_daemon_is_asked_anew(tmp_path: Path) -> None:
+    """What is known of one may not be true of another: whether it is root's decides the way."""
+    cache = tmp_path / "known.json"
+    docker(tmp_path, "unix:///run/docker.sock").facts(cache)
+    other = Engine.find(
+        EngineKind.DOCKER, {"PATH": str(tmp_path), "DOCKER_HOST": "unix:///run/user/1/docker.sock"}
+    )
+    (tmp_path / "docker").write_text(
+        (tmp_path / "docker").read_text().replace("[]", '["name=rootless"]')
+    )
+
+    assert other.facts(cache).rootless

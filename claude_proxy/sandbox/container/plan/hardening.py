@@ -34,6 +34,15 @@ _REFUSED = frozenset(
         *("vhangup", "acct", "quotactl", "swapon", "swapoff", "reboot", "syslog", "nfsservctl"),
     }
 )
+# What can make a namespace; clone(2) without flags for that is allowed again.
+_MAKES_NAMESPACES = frozenset({"unshare", "clone", "clone3"})
+_NEW_NAMESPACES = 0x7E020000  # CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET
+_CLONE_WITHOUT_NAMESPACES = {
+    "names": ["clone"],
+    "action": "SCMP_ACT_ALLOW",
+    "args": [{"index": 0, "value": _NEW_NAMESPACES, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ"}],
+    "excludes": {"arches": ["s390", "s390x"]},  # where the flags are the second argument
+}
 _SOCKET = "socket"
 _ALLOW = "SCMP_ACT_ALLOW"
 _NOT_PERMITTED = {"action": "SCMP_ACT_ERRNO", "errnoRet": errno.EPERM}
@@ -64,13 +73,18 @@ def options(
         yield from ("--cpus", f"{cpus:g}")
 
 
-def seccomp_profile(given: bytes) -> bytes:
-    """Return an engine's profile of system calls, narrowed; ConfigError if it cannot be read."""
+def seccomp_profile(given: bytes, *, namespaces: bool = True) -> bytes:
+    """Return an engine's profile of system calls, narrowed; ConfigError if it cannot be read.
+
+    Without `namespaces`, CMD makes none: docker's own profile refuses that, and podman's does not.
+    """
     try:
         profile = json.loads(given)
         calls = profile["syscalls"]
         _PLAIN_ERROR.index(profile["defaultAction"])  # ValueError: not a list of what is allowed
-        narrowed = [*_narrowed(calls), *_socket_rules()]
+        narrowed = [*_narrowed(calls, namespaces=namespaces), *_socket_rules()]
+        if not namespaces:
+            narrowed.append(_CLONE_WITHOUT_NAMESPACES)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(
             "the engine's profile of system calls cannot be narrowed: it is not one that lists "
@@ -81,13 +95,14 @@ def seccomp_profile(given: bytes) -> bytes:
     return json.dumps({**profile, "syscalls": narrowed}).encode()
 
 
-def _narrowed(calls: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def _narrowed(calls: list[dict[str, Any]], *, namespaces: bool) -> Iterator[dict[str, Any]]:
     """Yield the rules without what is refused here, and without those about socket(2)."""
+    refused = _REFUSED if namespaces else _REFUSED | _MAKES_NAMESPACES
     for rule in calls:
         names = rule["names"] if "names" in rule else [rule["name"]]
         kept = [name for name in names if name != _SOCKET]
         if rule["action"] == _ALLOW:
-            kept = [name for name in kept if name not in _REFUSED]
+            kept = [name for name in kept if name not in refused]
         if kept:
             yield {**{key: value for key, value in rule.items() if key != "name"}, "names": kept}
 

@@ -253,7 +253,9 @@ class _Planner:
         name = self._spec.name
         files = {
             BLANK: b"",
-            SECCOMP: hardening.seccomp_profile(self._engine.seccomp),
+            SECCOMP: hardening.seccomp_profile(
+                self._engine.seccomp, namespaces=self._engine.kind is EngineKind.PODMAN
+            ),
             HOSTS: f"127.0.0.1 localhost\n127.0.0.1 {name}\n".encode(),
             RESOLVER: b"# Only the proxy resolves names.\n"
             b"nameserver 127.0.0.1\noptions timeout:1 attempts:1\n",

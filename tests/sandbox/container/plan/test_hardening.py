@@ -90,3 +90,15 @@ def test_what_the_engine_refuses_stays_refused() -> None:
 def test_a_profile_that_does_not_list_what_is_allowed_is_refused(text: bytes) -> None:
     with pytest.raises(ConfigError, match="cannot be narrowed"):
         seccomp_profile(text)
+
+
+def test_without_namespaces_no_call_makes_one() -> None:
+    calls = [{"names": ["read", "clone", "clone3", "unshare"], "action": "SCMP_ACT_ALLOW"}]
+    given = json.dumps({**PROFILE, "syscalls": calls}).encode()
+
+    narrowed = json.loads(seccomp_profile(given, namespaces=False))["syscalls"]
+
+    named = [(rule["names"], bool(rule.get("args"))) for rule in narrowed]
+    assert named[0] == (["read"], False)
+    assert (["clone"], True) in named  # with flags for a process or a thread
+    assert [names for names, _ in named if {"clone3", "unshare"} & {*names}] == []

@@ -193,3 +193,26 @@ def test_options_of_podman_are_not_given_to_docker() -> None:
 
 def test_another_plan_has_another_digest() -> None:
     assert digest_of(a_plan()) != digest_of(a_plan(image=replace(IMAGE, id="sha256:2d")))
+
+
+def test_a_docker_daemon_without_root_has_the_user_as_its_root() -> None:
+    plan = a_plan(facts=replace(ROOTLESS, kind=EngineKind.DOCKER))
+
+    assert follows(plan, "--user") == ["0:0"]
+    assert "--userns=keep-id" not in plan.options
+
+
+def test_the_home_with_docker_is_a_directory_as_a_volume_would_be_roots() -> None:
+    plan = a_plan(facts=replace(FACTS, kind=EngineKind.DOCKER))
+
+    assert mount_at(plan, str(plan.home)).source == PLACE.directory / "home"
+    assert plan.volume == ""
+
+
+def test_cmd_makes_no_namespaces_where_the_engines_own_profile_refuses_that() -> None:
+    profiles = [
+        a_plan(facts=replace(FACTS, kind=kind)).files["seccomp.json"]
+        for kind in (EngineKind.PODMAN, EngineKind.DOCKER)
+    ]
+
+    assert [b'"value": 2114060288' in profile for profile in profiles] == [False, True]

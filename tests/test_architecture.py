@@ -44,14 +44,19 @@ PURE_IMPORTS = {
 }
 ARGUED_IMPORTS = {
     # Hashes and comparisons: the same for the same.
+    ("policy.credentials.database", "hmac"),
     ("policy.credentials.decision", "hmac"),
     ("policy.credentials.login_hash", "hmac"),
     ("policy.credentials.secret", "hmac"),
     ("sandbox.container.plan.planner", "hashlib"),
     ("sandbox.plan.agent_home", "hashlib"),
     ("server.service.file_marks", "hashlib"),
+    ("wire.postgres", "hashlib"),
+    ("wire.scram", "hashlib"),
+    ("wire.scram", "hmac"),
     # A table of names.
     ("policy.credentials.escapes", "html.entities"),
+    ("wire.scram", "stringprep"),
     # Files that are part of the program, as its code is.
     ("server.service.template_files", "importlib"),
     ("sandbox.container.files.scripts_text", "importlib"),

@@ -30,6 +30,7 @@ from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.deferred.patterns import lazy_pattern
 from claude_proxy.errors import ConfigError
 from claude_proxy.policy.credentials.binding import Binding, bound_to
+from claude_proxy.policy.credentials.database import is_for_requests
 from claude_proxy.policy.decision import Decision
 from claude_proxy.policy.messages.restrictions import ApiRestrictions
 from claude_proxy.policy.policy import Policy
@@ -218,6 +219,8 @@ def answer_of(question: Question, method: str, policy: Policy, body: bytes | Non
     """Ask the policy what the proxy would ask it."""
     decide = policy.decide_raw if question.raw else policy.decide_connect
     connect = decide(question.target) if question.tunnel else None
+    if question.scheme is None and connect is not None and connect.raw:
+        return Answer(connect, None, binding=policy.database_at(question.target))
     if question.scheme is None or (connect is not None and not connect.allowed):
         return Answer(connect, None)
     if _is_unseen(question, connect):
@@ -235,7 +238,8 @@ def answer_of(question: Question, method: str, policy: Policy, body: bytes | Non
     narrowing = policy.restrictions_for(question.target)
     judged = decision.allowed and narrowing is not None and narrowing.judges_body_of(request)
     content = policy.decide_content(request, body) if judged and body is not None else None
-    bound = bound_to(question.target, policy.credentials)
+    for_requests = filter(is_for_requests, policy.credentials)
+    bound = bound_to(question.target, for_requests)
     # Where a host has several, each is for other ports.
     bindings = sorted(bound, key=lambda each: question.target.port not in each.ports)
     binding = bindings[0] if bindings else None
@@ -258,7 +262,8 @@ def _lines(
     if answer.connect is not None:
         lines.append(f"  CONNECT {question.target}: {_told(answer.connect)}")
         if question.scheme is None and answer.connect.allowed:
-            lines.append(f"  inside: {_spoken_inside(answer.connect)}")
+            lines.append(f"  inside: {_spoken_inside(answer.connect, answer.binding)}")
+            lines += _lines_of_credential(question, answer)
     if answer.request is not None:
         lines += _lines_of_request(question, method, answer, answer.request)
     elif _is_unseen(question, answer.connect):
@@ -267,8 +272,10 @@ def _lines(
     return lines
 
 
-def _spoken_inside(connect: Decision) -> str:
-    """Say what a client may speak in an open tunnel."""
+def _spoken_inside(connect: Decision, binding: Binding | None) -> str:
+    """Say what a client may speak in an open tunnel; `binding` logs it in to a database there."""
+    if binding is not None:
+        return "PostgreSQL's protocol, with the placeholder in place of the password"
     if connect.raw:
         tls = "TLS must name the host" if connect.secure else "TLS is denied"
         return f"any protocol but HTTP; {tls}"
@@ -287,10 +294,15 @@ def _lines_of_request(
         lines.append("  body: not judged, as nothing says what it may ask for")
     if (narrowing := answer.narrowing) is not None:
         lines.append(f"  narrowed: {describe_restrictions(narrowing)} ({narrowing.source})")
-    if (binding := answer.binding) is not None:
-        told = _unusable_by(binding, question) or describe_use(binding.use)
-        lines.append(f"  credential {binding.name}: {harmless(told)} ({binding.source})")
-    return lines
+    return lines + _lines_of_credential(question, answer)
+
+
+def _lines_of_credential(question: Question, answer: Answer) -> list[str]:
+    binding = answer.binding
+    if binding is None:
+        return []
+    told = _unusable_by(binding, question) or describe_use(binding.use)
+    return [f"  credential {binding.name}: {harmless(told)} ({binding.source})"]
 
 
 def _unusable_by(binding: Binding, question: Question) -> str | None:

@@ -19,6 +19,12 @@ from claude_proxy.policy.credentials.binding import (
     bound_by_provider,
     bound_to,
 )
+from claude_proxy.policy.credentials.database import (
+    AskedLogin,
+    databases_at,
+    is_for_requests,
+    judge_login,
+)
 from claude_proxy.policy.credentials.decision import (
     NO_CREDENTIAL,
     AvailableSecrets,
@@ -26,6 +32,7 @@ from claude_proxy.policy.credentials.decision import (
     decide_credential,
 )
 from claude_proxy.policy.credentials.placeholders import NO_PLACEHOLDERS, Placeholders
+from claude_proxy.policy.credentials.secret import Secret
 from claude_proxy.policy.decision import CREDENTIALS_CHANGED, Decision, allowed_by, denied
 from claude_proxy.policy.index import RuleIndex
 from claude_proxy.policy.location import Location
@@ -64,11 +71,16 @@ class Policy:
     # Of the Messages API; the first that covers a target applies.
     restrictions: tuple[ApiRestrictions, ...] = ()
     _rules: RuleIndex = field(init=False, repr=False, compare=False)
+    # Those of the credentials that are for requests, not for databases.
+    _for_requests: tuple[Binding, ...] = field(init=False, repr=False, compare=False)
     _placeholders: Placeholders = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_rules", RuleIndex(self.allow, self.deny))
         object.__setattr__(self, "_placeholders", _placeholders_of(self.credentials))
+        for_requests = tuple(filter(is_for_requests, self.credentials))
+        all_are = len(for_requests) == len(self.credentials)
+        object.__setattr__(self, "_for_requests", self.credentials if all_are else for_requests)
 
     @property
     def allows_by_default(self) -> bool:
@@ -136,8 +148,10 @@ class Policy:
 
         On every port: another service of the host takes the same accounts.
         """
-        if _bindings_for(target, self.credentials):
+        if _bindings_for(target, self._for_requests):
             return True
+        if len(databases_at(target, self.credentials)) > 1:
+            return True  # nobody knows which login is meant
         return any(each.narrows and any_covers(each.patterns, target) for each in self.restrictions)
 
     def decide_raw(self, target: Authority) -> Decision:
@@ -149,6 +163,24 @@ class Policy:
         if not connect.allowed or connect.raw:
             return connect
         return denied(Reason.NOT_TLS, connect.rule)
+
+    def database_at(self, target: Authority) -> Binding | None:
+        """Return the credential by which the proxy logs in to the database at `target`."""
+        return next(iter(databases_at(target, self.credentials)), None)
+
+    def decide_login(
+        self, target: Authority, asked: AskedLogin, secrets: AvailableSecrets
+    ) -> Decision:
+        """Decide about a login to the database at `target`, to which a credential is bound."""
+        connect, binding = self.decide_connect(target), self.database_at(target)
+        if not connect.allowed:
+            return connect
+        if not connect.raw or binding is None:
+            return denied(Reason.FOREIGN_CREDENTIAL, connect.rule)
+        reason = judge_login(binding, asked)
+        if reason is None and not isinstance(secrets.get(binding.name), Secret):
+            reason = Reason.CREDENTIAL_UNAVAILABLE
+        return connect if reason is None else denied(reason, connect.rule)
 
     def decide_hello(
         self, target: Authority, sni: str | None, *, encrypted: bool, tls: Tls | None
@@ -224,7 +256,7 @@ class Policy:
         credential = self.decide_credential(request, secrets)
         if credential.reason is not None:
             decision = denied(credential.reason)
-        return Verdict(decision, credential, restrictions, self.credentials)
+        return Verdict(decision, credential, restrictions, self._for_requests)
 
     def decide_request(self, request: Request) -> Decision:
         """Decide by the rules alone whether `request` may be forwarded."""
@@ -258,7 +290,7 @@ class Policy:
 
         If the policy has been reloaded since, the same credentials must still be bound to the host.
         """
-        then, now, host = verdict.bindings, self.credentials, request.target
+        then, now, host = verdict.bindings, self._for_requests, request.target
         if then is now or _bindings_for(host, then) == _bindings_for(host, now):
             return verdict.decision
         return CREDENTIALS_CHANGED
@@ -267,7 +299,7 @@ class Policy:
         """Decide which credential an allowed request may carry, and which is injected."""
         if not self.credentials:
             return NO_CREDENTIAL
-        return decide_credential(self.credentials, self._placeholders, request, secrets)
+        return decide_credential(self._for_requests, self._placeholders, request, secrets)
 
     def restrictions_for(self, target: Authority) -> ApiRestrictions | None:
         """Return the restrictions of the Messages API at `target`; None if there are none."""
@@ -283,7 +315,7 @@ class Policy:
         # On a bound host only one login is allowed, and the API's own login there is unknown.
         return (
             request is not None
-            and not _bindings_for(request.target, self.credentials)
+            and not _bindings_for(request.target, self._for_requests)
             and self.decide_head(request).allowed
         )
 
@@ -292,8 +324,8 @@ class Policy:
         return not self.binds(target) and self.restrictions_for(target) is None
 
     def binds(self, target: Authority) -> bool:
-        """Return whether a credential is bound to the host of `target`."""
-        return bool(bound_to(target, self.credentials))
+        """Return whether a credential for requests is bound to the host of `target`."""
+        return bool(bound_to(target, self._for_requests))
 
 
 def _bindings_for(target: Authority, bindings: Iterable[Binding]) -> list[Binding]:

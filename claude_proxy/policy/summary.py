@@ -7,7 +7,15 @@ or arguments of a command. Pure.
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from claude_proxy.policy.credentials.binding import HTTPS_PORT, Binding, Form, Injection, LoginPin
+from claude_proxy.policy.credentials.binding import (
+    HTTPS_PORT,
+    Binding,
+    DatabaseLogin,
+    Form,
+    Injection,
+    LoginMethod,
+    LoginPin,
+)
 from claude_proxy.policy.credentials.sources import source_name
 from claude_proxy.policy.messages.destinations import DestinationScope
 from claude_proxy.policy.messages.restrictions import MIB, ApiRestrictions
@@ -35,10 +43,21 @@ def describe_use(use: Injection | LoginPin) -> str:
     """Return how a credential is injected, or which login of the client is allowed."""
     if isinstance(use, Injection):
         form = {Form.FIELD: f"field {use.name}", Form.BASIC: f"basic as {use.user}"}
+        if use.database is not None:
+            form[Form.POSTGRES] = f"postgres as {use.user}{_of_database(use.database)}"
         return f"inject {form.get(use.form, use.form.value)} from {source_name(use.source)}"
     if use.source is not None:
         return f"pin from {source_name(use.source)}"
     return "pin learn" if use.learn else f"pin {len(use.digests)} by hash"
+
+
+def _of_database(login: DatabaseLogin) -> str:
+    """Return what differs from the defaults: the database, TLS, and weaker ways to log in."""
+    words = [f" to {login.name}"] if login.name else []
+    words += [] if login.tls else [" without TLS"]
+    if weak := login.methods - {LoginMethod.SCRAM}:
+        words.append(f" (or {', '.join(sorted(weak))})")
+    return "".join(words)
 
 
 def describe_restrictions(restrictions: ApiRestrictions) -> str:

@@ -779,7 +779,9 @@ class ClientConnection:
     def _holds(self, target: Authority) -> bool:
         gate, request = self.session.gate, self.session.websocket_request
         session = self.session
-        holds = gate.may_stay_open(target, passthrough=session.passthrough, raw=session.raw)
+        holds = gate.may_stay_open(
+            target, passthrough=session.passthrough, raw=session.raw, database=session.database
+        )
         return holds and (request is None or gate.request_may_stay_open(request))
 
     def shut(self, now: float) -> bool:

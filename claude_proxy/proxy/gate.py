@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
+from http import HTTPStatus
 from types import MappingProxyType
 from typing import Protocol, TypedDict
 
@@ -28,6 +29,8 @@ from claude_proxy.events import (
     Phase,
     Usage,
 )
+from claude_proxy.policy.credentials.binding import Binding
+from claude_proxy.policy.credentials.database import AskedLogin
 from claude_proxy.policy.credentials.decision import AvailableSecrets, CredentialDecision
 from claude_proxy.policy.credentials.secret import Secret
 from claude_proxy.policy.decision import (
@@ -159,6 +162,14 @@ class ContentAhead:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
+class GrantedLogin:
+    """A login to a database that was allowed: by which credential, and with which password."""
+
+    binding: Binding
+    password: Secret
+
+
+@dataclass(frozen=True, slots=True, repr=False)
 class Terms:
     """The policy and the credential by which a connection was opened, to be compared with others.
 
@@ -239,8 +250,12 @@ class Gate:
         scheme = PASSTHROUGH_SCHEME if decision.tls is Tls.PASSTHROUGH else ""
         if decision.raw:
             scheme = TCP_SCHEME
+        database = self.policy.database_at(target) if decision.raw else None
+        verdict = Verdict(decision)
+        if database is not None:
+            verdict = Verdict(decision, CredentialDecision(credential=database.name))
         return self._recorded(
-            client_info, Verdict(decision), Phase.CONNECT, target, scheme=scheme, method=method
+            client_info, verdict, Phase.CONNECT, target, scheme=scheme, method=method
         )
 
     def hello(
@@ -264,15 +279,53 @@ class Gate:
         facts = _facts_of(_open_attempt(client_info, target)) | {"scheme": "https"}
         return self._recorded(client_info, Verdict(decision), Phase.HELLO, target, **facts)
 
-    def may_stay_open(self, target: Authority, *, passthrough: bool, raw: bool = False) -> bool:
+    def may_stay_open(
+        self,
+        target: Authority,
+        *,
+        passthrough: bool,
+        raw: bool = False,
+        database: Binding | None = None,
+    ) -> bool:
         """Tell whether an open tunnel may stay open; nothing is recorded.
 
-        `raw` says that another protocol than TLS and HTTP may be spoken in it.
+        `raw` says that another protocol than TLS and HTTP may be spoken in it, `database` by which
+        credential its client is logged in to one.
         """
         decision = _decided(lambda: self.policy.decide_connect(target))
         # A tunnel that is not intercepted must not outlive the rule that exempts it.
         exempted = not passthrough or decision.tls is Tls.PASSTHROUGH
-        return decision.allowed and exempted and (not raw or decision.raw)
+        same_login = not raw or self.policy.database_at(target) == database
+        return decision.allowed and exempted and (not raw or decision.raw) and same_login
+
+    # --- logins to databases
+
+    def database_at(self, target: Authority) -> Binding | None:
+        """Return the credential by which the proxy logs in to the database at `target`."""
+        return self.policy.database_at(target)
+
+    def log_in(
+        self, client_info: ClientInfo, attempt: Attempt, target: Authority, asked: AskedLogin
+    ) -> "GrantedLogin | Reason":
+        """Decide about a login in the tunnel of `attempt`; a denial is recorded, and ends it."""
+        secrets, binding = self._secret_provider.secrets, None
+        decision = _decided(lambda: self.policy.decide_login(target, asked, secrets))
+        if decision.allowed:
+            binding = self.policy.database_at(target)
+            value = None if binding is None else secrets.get(binding.name)
+            if binding is not None and isinstance(value, Secret):
+                return GrantedLogin(binding, value)
+            decision = FAULT
+        facts = _facts_of(attempt)
+        denial = self._recorded(client_info, Verdict(decision), Phase.HELLO, target, **facts)
+        self.end(denial)
+        self.end(attempt, denial.decision.reason.value)
+        return denial.decision.reason
+
+    def login_refused(self, attempt: Attempt) -> None:
+        """Note that a database refused the password: it may be an old one."""
+        if attempt.credential.credential is not None:
+            self._secret_provider.answered(attempt.credential.credential, HTTPStatus.UNAUTHORIZED)
 
     def request_may_stay_open(self, request: Request) -> bool:
         """Tell whether the WebSocket that a request opened may stay open; nothing is recorded."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from claude_proxy.config.strict_yaml.nodes import Problems
 from claude_proxy.policy.credentials.binding import SAME_ACCOUNTS, Binding, bound_by_provider
+from claude_proxy.policy.credentials.database import is_for_requests
 from claude_proxy.policy.location import Location
 from claude_proxy.policy.messages.restrictions import ApiRestrictions
 from claude_proxy.policy.patterns import HostPattern, PatternKind
@@ -65,7 +66,12 @@ def note_unseen(policy: Policy, problems_of: ProblemsOf) -> None:
     raw = [rule for rule in policy.allow if rule.scheme is RawScheme.TCP]
     if raw:
         # On every port: another service of the host takes the same accounts.
-        everywhere = [(pattern, None, each) for pattern, _, each in places]
+        # The login of a database is judged in the bytes themselves.
+        everywhere = [
+            (pattern, None, each)
+            for pattern, _, each in places
+            if not isinstance(each, Binding) or is_for_requests(each)
+        ]
         _note_unseen_by(raw, [*everywhere, *_places_of_accounts(policy)], problems_of)
 
 
@@ -113,21 +119,33 @@ def note_unkept_limits(allow: Iterable[Rule], problems_of: ProblemsOf) -> None:
 
 def unreached(policy: Policy) -> list[Binding]:
     """Return the credentials of which no rule allows a host, so that nobody can use them."""
-    if policy.allows_by_default:
-        return []
-    rules = [rule for rule in policy.allow if rule.scheme in {None, Scheme.HTTPS}]
+    https = [rule for rule in policy.allow if rule.scheme in {None, Scheme.HTTPS}]
+    for_requests = [
+        each
+        for each in policy.credentials
+        if is_for_requests(each) and not policy.allows_by_default
+    ]
+    for_databases = [each for each in policy.credentials if not is_for_requests(each)]
+    raw = [rule for rule in policy.allow if rule.scheme is RawScheme.TCP]
+    unused = {
+        binding.name
+        for rules, bindings in ((https, for_requests), (raw, for_databases))
+        for binding in _unreached_by(rules, bindings)
+    }
+    return [binding for binding in policy.credentials if binding.name in unused]
+
+
+def _unreached_by(rules: list[Rule], bindings: list[Binding]) -> list[Binding]:
     allowed = Coverage(map(_place, rules))
     reached = set()
-    places = [
-        (pattern, each.ports, each) for each in policy.credentials for pattern in each.patterns
-    ]
+    places = [(pattern, each.ports, each) for each in bindings for pattern in each.patterns]
     bound = Coverage(places)
     for pattern, ports, binding in places:
         if allowed.of(pattern, ports) is not None:
             reached.add(binding.name)
     for rule in rules:
         reached |= {binding.name for _, binding in bound.around(rule.pattern, rule.ports)}
-    return [binding for binding in policy.credentials if binding.name not in reached]
+    return [binding for binding in bindings if binding.name not in reached]
 
 
 def _note_unseen(limit: Limit, through: Rule, problems_of: ProblemsOf) -> None:

@@ -27,9 +27,12 @@ from claude_proxy.deferred.data_classes import dataclass, replace
 from claude_proxy.deferred.patterns import lazy_pattern
 from claude_proxy.policy.credentials.binding import (
     HTTPS_PORT,
+    POSTGRES_PORT,
     Binding,
+    DatabaseLogin,
     Form,
     Injection,
+    LoginMethod,
     LoginPin,
     default_placeholder,
 )
@@ -61,6 +64,8 @@ SHORTEST_PLACEHOLDER = 16
 _LONGEST_PLACEHOLDER = 256
 _FEWEST_CHARACTERS = 8  # that are different, in a placeholder
 _LEARN = "learn"
+_NO_TLS = "none"
+_OF_POSTGRES = ("PGPASSWORD",)  # of libpq, and of the clients that follow it
 _SAME_HASH = "the same hash is listed twice"
 _FIX_TOO_MANY = "give entries with the same secret one list of hosts"
 _FIX_TAKEN = "give it another, with `name:`"
@@ -292,7 +297,8 @@ class CredentialReader(FieldReader):
             return None
         if isinstance(use, Injection) and not use.placeholder:
             use = replace(use, placeholder=default_placeholder(name, patterns, use.form))
-        return Binding(name, patterns, use, self._source(node), ports or frozenset({HTTPS_PORT}))
+        usual = HTTPS_PORT if is_for_requests_alone(use) else POSTGRES_PORT
+        return Binding(name, patterns, use, self._source(node), ports or frozenset({usual}))
 
     def _host(self, node: Node, key: str) -> HostPattern | None:
         pattern = super()._host(node, key)
@@ -332,7 +338,7 @@ class CredentialReader(FieldReader):
         if "inject" in fields:
             return self._injection(fields, node, key)
         if node.whole:
-            fix = "add inject: auto (or x-api-key, bearer, basic, field), or pin: learn"
+            fix = "add inject: auto (or x-api-key, bearer, basic, field, postgres), or pin: learn"
             self._problems.add("neither inject nor pin", node, key=key, fix=fix)
         return None
 
@@ -346,13 +352,71 @@ class CredentialReader(FieldReader):
         source = self._from(fields, key)
         name = self._read(fields, "field", key, self._field_name)
         user = self._read(fields, "user", key, self._user)
-        self._check_companion(fields, node, key, form, "field", Form.FIELD)
-        self._check_companion(fields, node, key, form, "user", Form.BASIC)
+        self._check_companion(fields, node, key, form, "field", (Form.FIELD,))
+        self._check_companion(fields, node, key, form, "user", (Form.BASIC, Form.POSTGRES))
+        database = self._database(fields, form, key)
         placeholder = self._read(fields, "placeholder", key, self._placeholder)
         variables = self._read(fields, "variables", key, self._variables)
         if form is None or source is None:
             return None
-        return Injection(source, form, name or "", user or "", placeholder or "", variables or ())
+        if database is not None and variables is None:
+            variables = _OF_POSTGRES
+        return Injection(
+            source,
+            form,
+            name or "",
+            user or "",
+            placeholder or "",
+            variables or (),
+            database=database,
+        )
+
+    def _database(
+        self, fields: dict[str, Node], form: Form | None, key: str
+    ) -> DatabaseLogin | None:
+        """Return how a database is logged in to; None for another form, or after a mistake."""
+        before = len(self._problems)
+        if form is not Form.POSTGRES:
+            for name in ("database", "tls", "auth"):
+                if form is not None and name in fields:
+                    fix = f"delete {name}, or write inject: {Form.POSTGRES}"
+                    what = f"{name} goes with inject: {Form.POSTGRES}"
+                    self._problems.add(what, fields[name], key=key, fix=fix)
+            return None
+        database = self._read(fields, "database", key, self._database_name)
+        tls = self._read(fields, "tls", key, self._server_tls)
+        methods = self._read(fields, "auth", key, self._login_methods)
+        is_clear = methods is not None and LoginMethod.PASSWORD in methods
+        if is_clear and tls == _NO_TLS:
+            self._problems.add(
+                "the password would be sent in clear, without TLS",
+                fields["auth"],
+                key=f"{key}.auth",
+                fix=f"delete {LoginMethod.PASSWORD} from it, or write tls: verify",
+            )
+        if len(self._problems) > before:
+            return None
+        default = DatabaseLogin()
+        return DatabaseLogin(database or "", tls != _NO_TLS, methods or default.methods)
+
+    def _database_name(self, node: Node, key: str) -> str | None:
+        text = self._text(node, key)
+        if text is not None and (not text or "\0" in text):
+            fix = "write the name of the database"
+            self._problems.add("not the name of a database", node, key=key, fix=fix)
+            return None
+        return text
+
+    def _server_tls(self, node: Node, key: str) -> str | None:
+        return self._choice(node, key, ["verify", _NO_TLS])
+
+    def _login_methods(self, node: Node, key: str) -> frozenset[LoginMethod] | None:
+        found = self._list(node, key, self._login_method, ("[scram-sha-256]", "delete the line"))
+        return None if found is None else frozenset(found)
+
+    def _login_method(self, node: Node, key: str) -> LoginMethod | None:
+        text = self._choice(node, key, list(LoginMethod))
+        return None if text is None else LoginMethod(text)
 
     def _check_companion(  # noqa: PLR0913 - what may be wrong, and where
         self,
@@ -361,18 +425,17 @@ class CredentialReader(FieldReader):
         key: str,
         form: Form | None,
         name: str,
-        wanted_by: Form,
+        wanted_by: tuple[Form, ...],
     ) -> None:
-        if form is wanted_by and name not in fields:
+        words = " or ".join(wanted_by)
+        if form in wanted_by and name not in fields:
             example = "field: X-Token" if name == "field" else "user: x-access-token"
             self._problems.add(
                 f"inject: {form} without {name}", node, key=key, fix=f"add {example}"
             )
-        elif form is not None and form is not wanted_by and name in fields:
-            fix = f"delete {name}, or write inject: {wanted_by}"
-            self._problems.add(
-                f"{name} goes with inject: {wanted_by}", fields[name], key=key, fix=fix
-            )
+        elif form is not None and form not in wanted_by and name in fields:
+            fix = f"delete {name}, or write inject: {words}"
+            self._problems.add(f"{name} goes with inject: {words}", fields[name], key=key, fix=fix)
 
     def _form(self, node: Node, key: str) -> Form | None:
         text = node.text if isinstance(node, YamlScalar) else ""
@@ -691,6 +754,11 @@ def _places(
     for read in found:
         for pattern in read.binding.patterns:
             yield pattern, read.binding.ports, read
+
+
+def is_for_requests_alone(use: Injection | LoginPin) -> bool:
+    """Return whether a credential goes into requests, and not to a database."""
+    return not isinstance(use, Injection) or use.database is None
 
 
 def _placeholder_of(binding: Binding) -> str:

@@ -46,7 +46,9 @@ class Kind(StrEnum):
     TLS = "`intercept` or `passthrough`"
     NETWORKS = "list of addresses or networks"
     NAME = "name in lower case"
-    FORM = "`auto`, `x-api-key`, `bearer`, `basic` or `field`"
+    FORM = "`auto`, `x-api-key`, `bearer`, `basic`, `field` or `postgres`"
+    SERVER_TLS = "`verify` or `none`"
+    LOGINS = "list of `scram-sha-256`, `md5` and `password`"
     FIELD = "name of a header field"
     USER = "user name"
     SOURCE = "source"
@@ -243,14 +245,21 @@ CREDENTIAL = (
         "Instead of host: several.",
         example="[api.example.com, www.example.com]",
     ),
-    Field("ports", Kind.TLS_PORTS, "Which ports.", default="443", example="[8443]"),
+    Field(
+        "ports",
+        Kind.TLS_PORTS,
+        "Which ports.",
+        default="443; with inject postgres 5432",
+        example="[8443]",
+    ),
     Field("name", Kind.NAME, "What logs call it.", default="the first host", example="example"),
     Field(
         "inject",
         Kind.FORM,
         "The client sends a placeholder or nothing, and the secret is put in: auto (as Anthropic "
-        "expects a key or an OAuth token), x-api-key, bearer, basic (with user) or field (with "
-        "field).",
+        "expects a key or an OAuth token), x-api-key, bearer, basic (with user), field (with "
+        "field) or postgres (with user): the password of a database, whose host and port need an "
+        "entry of allow with scheme: tcp.",
         example="bearer",
     ),
     Field(
@@ -259,7 +268,35 @@ CREDENTIAL = (
         "With inject: field, the header field that holds the secret.",
         example="x-goog-api-key",
     ),
-    Field("user", Kind.USER, "With inject: basic, the user name.", example="x-access-token"),
+    Field(
+        "user",
+        Kind.USER,
+        "With inject: basic or postgres, the user name.",
+        example="x-access-token",
+    ),
+    Field(
+        "database",
+        Kind.TEXT,
+        "With inject: postgres, the only database that may be opened.",
+        default="the one that the client asks for",
+        example="shop",
+    ),
+    Field(
+        "tls",
+        Kind.SERVER_TLS,
+        "With inject: postgres, verify demands that the server offers TLS and proves its name; "
+        "none speaks to it without TLS.",
+        default="verify",
+        example="verify",
+    ),
+    Field(
+        "auth",
+        Kind.LOGINS,
+        "With inject: postgres, the ways to log in that the server may ask for. md5 and password "
+        "show it more of the password than a proof; password needs tls: verify.",
+        default="scram-sha-256",
+        example="[scram-sha-256]",
+    ),
     Field("from", Kind.SOURCE, "Where the secret is kept.", example="{env: EXAMPLE_TOKEN}"),
     Field(
         "placeholder",

@@ -82,7 +82,9 @@ _FRAGMENTS: dict[Kind, Fragment] = {
     Kind.TLS: _words("intercept", "passthrough"),
     Kind.NETWORKS: _list(_ref("network")),
     Kind.NAME: {**_text("^[a-z0-9][a-z0-9._-]{0,252}$"), "not": {"const": "gateway"}},
-    Kind.FORM: _words("auto", "x-api-key", "bearer", "basic", "field"),
+    Kind.FORM: _words("auto", "x-api-key", "bearer", "basic", "field", "postgres"),
+    Kind.SERVER_TLS: _words("verify", "none"),
+    Kind.LOGINS: _list(_words("scram-sha-256", "md5", "password")),
     Kind.FIELD: _text("^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}$"),
     Kind.USER: _text("^[!-9;-~]+$"),
     Kind.SOURCE: _ref("source"),
@@ -235,11 +237,19 @@ _CONDITIONS_OF_ALLOW = [
 _CONDITIONS_OF_CREDENTIAL = [
     {
         "if": {"required": ["pin"]},
-        "then": _without("inject", "field", "user", "from", "placeholder", "variables"),
+        "then": _without(
+            *("inject", "field", "user", "from", "placeholder", "variables"),
+            *("database", "tls", "auth"),
+        ),
         "else": {"required": ["inject", "from"]},
     },
     _when("inject", "field", {"required": ["field"]}, _without("field")),
-    _when("inject", "basic", {"required": ["user"]}, _without("user")),
+    {
+        "if": {"required": ["inject"], "properties": {"inject": _words("basic", "postgres")}},
+        "then": {"required": ["user"]},
+        "else": _without("user"),
+    },
+    _when("inject", "postgres", {}, _without("database", "tls", "auth")),
 ]
 _VALUES: dict[str, Fragment] = {
     "host": {

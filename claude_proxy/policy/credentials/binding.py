@@ -17,6 +17,7 @@ from claude_proxy.policy.patterns import HostPattern, any_covers
 from claude_proxy.wire.authority import Authority
 
 HTTPS_PORT = 443
+POSTGRES_PORT = 5432
 OAUTH_TOKEN_PREFIX = b"sk-ant-oat"
 ANTHROPIC_KEY_PREFIX = b"sk-ant-"
 
@@ -29,6 +30,28 @@ class Form(StrEnum):
     BEARER = "bearer"  # RFC 6750
     BASIC = "basic"  # RFC 7617, with `user`
     FIELD = "field"  # the bare value in the field `name`
+    POSTGRES = "postgres"  # the password of `user` in a database of PostgreSQL, never to a request
+
+
+class LoginMethod(StrEnum):
+    """How a password is proved to a database."""
+
+    SCRAM = "scram-sha-256"  # RFC 7677: the password itself is never sent
+    MD5 = "md5"
+    PASSWORD = "password"  # noqa: S105 - the name of a method; in clear, inside TLS
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseLogin:
+    """How the proxy logs in to a database instead of its client."""
+
+    name: str = ""  # of the only database; "": the one that the client asks for
+    tls: bool = True  # the server must offer TLS, and prove its name
+    methods: frozenset[LoginMethod] = frozenset({LoginMethod.SCRAM})
+
+    def __post_init__(self) -> None:
+        if not self.methods or (LoginMethod.PASSWORD in self.methods and not self.tls):
+            raise ValueError("a password may only be sent in clear inside TLS")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +61,14 @@ class Injection:
     source: SecretSource
     form: Form = Form.AUTO
     name: str = ""  # the field's name for Form.FIELD, in lower case
-    user: str = ""  # for Form.BASIC
+    user: str = ""  # for Form.BASIC and Form.POSTGRES
     placeholder: str = ""  # what the client may send; "" if there is none
     variables: tuple[str, ...] = ()  # the sandbox's variables that hold the placeholder
     # Only for the gateway: a client authenticates to the gateway, so its login is removed and is
     # not a reason to deny.
     strips: bool = False
     plain: bool = False  # only for a gateway whose upstream is on this machine: plain HTTP
+    database: DatabaseLogin | None = None  # for Form.POSTGRES, and for no other
 
 
 @dataclass(frozen=True, slots=True)

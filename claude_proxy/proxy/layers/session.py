@@ -12,6 +12,7 @@ from mitmproxy.connection import Connection, Server
 from mitmproxy.proxy import commands, events
 
 from claude_proxy.config.settings import ClientCredentials, Limits
+from claude_proxy.policy.credentials.binding import Binding
 from claude_proxy.policy.request import Request
 from claude_proxy.proxy.gate import Attempt, ClientInfo, Gate
 from claude_proxy.proxy.layers.http2_windows import WindowBudget
@@ -103,6 +104,7 @@ class Session:
     preconnected: Server | None = None
     passthrough: bool = False  # the tunnel's TLS is not intercepted
     raw: bool = False  # any protocol may be spoken in the tunnel
+    database: Binding | None = None  # by which the tunnel's client is logged in to a database
     websocket_request: Request | None = None  # the request that opened a WebSocket
     waiting: Waiting = Waiting.HEAD
     wait_id: int = 0  # counts the waits, to distinguish a new one from the one before

@@ -169,5 +169,11 @@ def tunnel_to(  # noqa: PLR0913 - the facts of an open tunnel
 ) -> layer.Layer:
     """Return the first layer inside the tunnel that `attempt` opened."""
     if attempt.decision.raw:
+        if session.gate.database_at(target) is not None:
+            from claude_proxy.proxy.layers.postgres_tunnel import (  # noqa: PLC0415 - most need none
+                PostgresTunnel,
+            )
+
+            return PostgresTunnel(context, session, target, attempt)
         return RawTunnel(context, session, target, attempt)
     return TunnelStart(context, session, attempt, replace_with, target=target, dialer=dialer)

@@ -154,6 +154,14 @@ class UpstreamConnection:
             self._tls.prepare()
         return (command,)
 
+    def start_tls(self, tls: TlsFor) -> Iterable[commands.Command]:
+        """Begin TLS on the open connection; the result is another `UpstreamOpened` in the inbox."""
+        out: list[commands.Command] = []
+        self.is_open = False
+        self.tls, self._tls = True, tls
+        self._connected(None, out)
+        return out
+
     def handle(self, event: events.Event) -> Iterable[commands.Command]:
         """Handle an event of this connection, which may add to the inbox."""
         out: list[commands.Command] = []

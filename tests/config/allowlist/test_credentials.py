@@ -18,8 +18,10 @@ from claude_proxy.config.allowlist.schema import schema
 from claude_proxy.errors import ConfigError, ConfigErrors
 from claude_proxy.policy.credentials.binding import (
     Binding,
+    DatabaseLogin,
     Form,
     Injection,
+    LoginMethod,
     LoginPin,
     default_placeholder,
 )
@@ -159,12 +161,36 @@ def test_a_secret_is_kept_in_one_of_five_places(text: str, source: SecretSource)
 
 @pytest.mark.parametrize("form", Form)
 def test_every_form_can_be_written(form: Form) -> None:
-    more = {Form.BASIC: ", user: me", Form.FIELD: ", field: X-Token"}.get(form, "")
+    with_user = {Form.BASIC: ", user: me", Form.POSTGRES: ", user: me"}
+    more = {**with_user, Form.FIELD: ", field: X-Token"}.get(form, "")
 
     use = injection(f"{{host: a.example.com, inject: {form}{more}, from: {{env: K}}}}")
 
     assert use.form is form
-    assert (use.user, use.name) == ("me" * (form is Form.BASIC), "x-token" * (form is Form.FIELD))
+    assert use.user == "me" * (form in with_user)
+    assert use.name == "x-token" * (form is Form.FIELD)
+    assert (use.database is not None) is (form is Form.POSTGRES)
+
+
+def test_a_database_has_defaults_that_are_strict() -> None:
+    (binding,) = load("[{host: db.test, inject: postgres, user: app, from: {env: K}}]")
+
+    use = binding.use
+    assert isinstance(use, Injection)
+    assert binding.ports == {5432}
+    assert use.database == DatabaseLogin("", tls=True, methods=frozenset({LoginMethod.SCRAM}))
+    assert use.variables == ("PGPASSWORD",)
+
+
+def test_every_field_of_a_database_arrives() -> None:
+    use = injection(
+        "{host: db.test, inject: postgres, user: app, database: shop, tls: none, variables: [P_W],"
+        " auth: [scram-sha-256, md5], from: {env: K}}"
+    )
+
+    methods = frozenset({LoginMethod.SCRAM, LoginMethod.MD5})
+    assert use.database == DatabaseLogin("shop", tls=False, methods=methods)
+    assert use.variables == ("P_W",)
 
 
 @pytest.mark.parametrize(
@@ -383,9 +409,39 @@ MISTAKES = {
         "inject: basic without user",
         "add user",
     ),
+    "a database without a user": (
+        "{host: a.test, inject: postgres, from: {env: K}}",
+        "inject: postgres without user",
+        "add user",
+    ),
+    "a database for bearer": (
+        "{host: a.test, inject: bearer, database: shop, from: {env: K}}",
+        "database goes with inject: postgres",
+        "delete database",
+    ),
+    "TLS for bearer": (
+        "{host: a.test, inject: bearer, tls: verify, from: {env: K}}",
+        "tls goes with inject: postgres",
+        "delete tls",
+    ),
+    "a login for bearer": (
+        "{host: a.test, inject: bearer, auth: [md5], from: {env: K}}",
+        "auth goes with inject: postgres",
+        "delete auth",
+    ),
+    "an unknown way to log in": (
+        "{host: a.test, inject: postgres, user: me, auth: [trust], from: {env: K}}",
+        "not a value of",
+        "scram-sha-256",
+    ),
+    "a password in clear": (
+        "{host: a.test, inject: postgres, user: me, tls: none, auth: [password], from: {env: K}}",
+        "sent in clear, without TLS",
+        "tls: verify",
+    ),
     "a user for bearer": (
         "{host: a.test, inject: bearer, user: me, from: {env: K}}",
-        "user goes with inject: basic",
+        "user goes with inject: basic or postgres",
         "delete user",
     ),
     "a user with a colon": (
@@ -875,6 +931,9 @@ def test_the_schema_knows_the_keys_of_a_credential() -> None:
         "{host: a.test, inject: basic, user: me, from: {file: ~/k, key: a.b}}",
         "{host: a.test, inject: field, field: X-Key, from: {command: [k, ''], refresh: 5m}}",
         "{host: a.test, inject: auto, from: {keyring: s, user: u}, placeholder: our-own-text-of-a}",
+        "{host: a.test, inject: postgres, user: me, from: {env: K}}",
+        "{host: a.test, inject: postgres, user: me, database: d, tls: none, from: {env: K}}",
+        "{host: a.test, inject: postgres, user: me, auth: [md5, password], from: {env: K}}",
         "{host: a.test, pin: learn}",
         f"{{host: a.test, pin: '{DIGEST}'}}",
         f"{{host: a.test, pin: ['{DIGEST}']}}",
@@ -893,7 +952,7 @@ BEYOND_SCHEMA = {
     *("a placeholder of digits", "a placeholder that is usual", "a placeholder that is its host"),
     *("a placeholder that is usual, in capitals", "too short a time", "a field that frames"),
     *("a field that overrides", "the host field", "a path with a null byte", "learn among hashes"),
-    *("a relative program", "a host of the gateway's name"),
+    *("a relative program", "a host of the gateway's name", "a password in clear"),
 }
 
 
@@ -972,3 +1031,23 @@ def test_whatever_is_written_is_a_policy_or_mistakes_without_a_secret(value: obj
             for wide in first.patterns
             for narrow in second.patterns
         )
+
+
+@pytest.mark.parametrize(
+    ("rule", "reached"),
+    [
+        ("{host: db.test, scheme: tcp, ports: [5432]}", True),
+        ("{host: db.test, scheme: tcp, ports: [5433]}", False),
+        ("{host: db.test, ports: [5432]}", False),
+    ],
+)
+def test_a_database_is_reached_by_a_rule_for_tcp_alone(rule: str, *, reached: bool) -> None:
+    text = f"""
+allow: [{rule}]
+credentials: [{{host: db.test, inject: postgres, user: app, from: {{env: K}}}}]
+"""
+    policy = loader.load(text, name="a.yaml")
+
+    assert (unreached(policy) == []) is reached
+    allowing = policy.allowing_by_default(Location("a.yaml", 1, 1))
+    assert (unreached(allowing) == []) is reached

@@ -22,6 +22,8 @@ def entry_of(name: str, field: Field) -> str:
         beside |= {"inject": "bearer", "from": "{env: KEY}"}
         beside |= {"inject": "field"} if field.name == "field" else {}
         beside |= {"inject": "basic"} if field.name == "user" else {}
+        of_database = field.name in {"database", "tls", "auth"}
+        beside |= {"inject": "postgres", "user": "app"} if of_database else {}
     if name == "anthropic":
         beside["models"] = "all"
     beside[field.name] = field.example

@@ -34,6 +34,14 @@ class Pki:
                 self._contexts[key] = self._server_context(host, protocols)
             return self._contexts[key]
 
+    def files(self, host: str, directory: Path) -> tuple[Path, Path]:
+        """Write a good certificate for `host` and its key; return where they are."""
+        leaf = self._ca.issue_cert(host)
+        certificate, key = directory / "certificate.pem", directory / "key.pem"
+        leaf.cert_chain_pems[0].write_to_path(certificate)
+        leaf.private_key_pem.write_to_path(key)
+        return certificate, key
+
     def _server_context(self, host: str, protocols: Sequence[str]) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         match host.partition(".")[0]:

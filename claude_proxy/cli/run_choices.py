@@ -296,7 +296,7 @@ def _refuse_transparent_without_proxy(given: RunOptions, network: NetworkMode) -
         raise ConfigError(
             "there is no proxy that the programs inside could be led to",
             where="--transparent on",
-            fix="drop it, or choose a network with a proxy",
+            fix="add --transparent off, or choose a network with a proxy",
         )
 
 

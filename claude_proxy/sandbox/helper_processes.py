@@ -366,6 +366,7 @@ class FakeNetwork:
     """The namespace that the sandbox's fake addresses lead to, and its listeners by port."""
 
     namespace: int
+    names: int  # an open file, in which a relay keeps which name has which address
     listeners: Mapping[int, socket.socket]
 
 
@@ -424,8 +425,8 @@ def start_relay(
         fake = sockets.fake_network
         listeners = {port: sock.fileno() for port, sock in fake.listeners.items()}
         at = ",".join(f"{port}=fd:{number}" for port, number in listeners.items())
-        words += ["--fake-network", f"fd:{fake.namespace}", at]
-        passed += (fake.namespace, *listeners.values())
+        words += ["--fake-network", f"fd:{fake.namespace}", f"fd:{fake.names}", at]
+        passed += (fake.namespace, fake.names, *listeners.values())
     passed += [sock.fileno() for sock in (*sockets.listeners, *dict(sockets.tunnels))]
     process = start_program(words, tuple(passed), log)
     for descriptor in closed_here:

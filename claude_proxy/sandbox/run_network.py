@@ -83,10 +83,12 @@ def _fake_network(run_spec: RunSpec, init: int, closing: ExitStack) -> FakeNetwo
             fix="leave out one of the two; without --proxy the run starts its own",
         )
     namespace, sockets = netns.fake_network(init, FAKE_PORTS)
-    closing.callback(os.close, namespace)
+    names = os.memfd_create("names")
+    for descriptor in (namespace, names):
+        closing.callback(os.close, descriptor)
     for sock in sockets:
         closing.enter_context(sock)
-    return FakeNetwork(namespace, dict(zip(FAKE_PORTS, sockets, strict=True)))
+    return FakeNetwork(namespace, names, dict(zip(FAKE_PORTS, sockets, strict=True)))
 
 
 def start_relays(  # noqa: PLR0913 - everything that a relay connects

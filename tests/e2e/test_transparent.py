@@ -1,5 +1,6 @@
 """Programs that ignore the proxy reach what is allowed by its name, and nothing else."""
 
+import re
 import shutil
 
 import pytest
@@ -20,6 +21,7 @@ allow:
   - {host: self-signed.test}
 """
 ON = ("--transparent", "on")
+FAKE = r"198\.1[89]\.\d+\.\d+"
 
 # Each says nothing to its resolver or TLS library about a proxy.
 TLS_BY_SOCKETS = """
@@ -70,7 +72,8 @@ def test_a_client_that_ignores_the_proxy_reaches_an_allowed_host(
             options=ON,
         )
 
-    assert (ran.returncode, ran.stdout) == (0, "200 198.18.0.1"), ran.stderr
+    assert ran.returncode == 0, ran.stderr
+    assert re.fullmatch(rf"200 {FAKE}", ran.stdout)
     assert [exchange.target for exchange in seen.exchanges] == ["/"]
     assert [row.allowed for row in anybody.audit("--host", "origin.test")] == [True]
 
@@ -82,7 +85,7 @@ def test_plain_http_and_other_ports_work_as_well(runs: Launches) -> None:
     )
     ran = runs.run("sh", "-c", script, options=ON)
 
-    assert ran.stdout.split() == ["200", "198.18.0.2", "200"], ran.stderr
+    assert re.fullmatch(rf"200 {FAKE}\s200\s", ran.stdout), ran.stderr
 
 
 def test_a_denied_name_does_not_exist_and_nobody_is_asked(
@@ -112,7 +115,7 @@ def test_a_lookup_alone_leaves_nothing_on_the_cable(runs: Launches, internet: In
     with internet.watch() as seen:
         ran = runs.run("getent", "ahosts", "some-data.wild.test", options=ON)
 
-    assert ran.stdout.startswith("198.18.0.1 "), ran.stderr
+    assert re.match(FAKE, ran.stdout), ran.stderr
     assert seen.nothing()
 
 
@@ -156,7 +159,7 @@ def test_programs_with_resolvers_of_their_own_find_the_addresses(
     node = shutil.which("node") or program("node")
     script = (
         f"{busybox} wget -q -O /dev/null -Y off http://plain.test/ && echo busybox; "
-        f"{busybox} nslookup one.wild.test 127.0.0.1 | grep -c 198.18 ; "
+        f"{busybox} nslookup one.wild.test 127.0.0.1 | grep -c '198.1[89]' ; "
         f'env -u NODE_USE_ENV_PROXY {node} -e "{OLD_NODE}"'
     )
     ran = runs.run("sh", "-c", script, options=ON)

@@ -27,6 +27,7 @@ class FakeNetwork:
     def __init__(
         self,
         questions: NameQuestions,
+        addresses: FakeAddresses,
         listeners: Mapping[int, socket.socket],
         listen_at: ListenAt,
         report: Callable[[str], None],
@@ -36,7 +37,7 @@ class FakeNetwork:
         self._listeners = dict(listeners)
         self._listen_at = listen_at
         self._report = report
-        self._addresses = FakeAddresses()
+        self._addresses = addresses
         self._missed: set[int] = set()
 
     def find(self, name: str, on_address: OnAddress, on_silence: Callable[[], None]) -> None:

@@ -43,9 +43,10 @@ Copies bytes between the clients of the listening sockets and ADDRESS.
   --note-lookups fd:UDP fd:TCP fd:CHANNEL PID
                             answer DNS queries that there is no such name, and tell CHANNEL
                             which names the programs below process PID asked for
-  --fake-network fd:NAMESPACE PORT=fd:N[,...]
+  --fake-network fd:NAMESPACE fd:NAMES PORT=fd:N[,...]
                             with --note-lookups: ask the proxy about each name; those that it allows
-                            get an address that leads to the listeners in that network namespace
+                            get an address that leads to the listeners in that network namespace,
+                            and is kept in the file NAMES
   --max-connections N       clients at once (default 1024)
   --allow-remote            allow a --listen that other machines can reach
   --quiet                   print errors only
@@ -91,7 +92,8 @@ class RelayOptions:
         self.header = b""
         self.until: int | None = None
         self.lookups: tuple[int, int, int, int] | None = None  # descriptors, and a process id
-        self.fake_network: tuple[int, dict[int, int]] | None = None  # listeners by port
+        # A namespace, a file of names, and listeners by port.
+        self.fake_network: tuple[int, int, dict[int, int]] | None = None
         self.tunnels: list[tuple[str, str]] = []  # a listener, and where it leads
         self.limit = DEFAULT_LIMIT
         self.allow_remote = False
@@ -158,7 +160,8 @@ def _read_run_option(option: str, options: RelayOptions, value: Callable[[str], 
         options.tunnels.append((value(option), value(option)))
         return
     if option == "--fake-network":
-        options.fake_network = (parse_descriptor(value(option)), parse_listeners(value(option)))
+        namespace, names = (parse_descriptor(value(option)) for _ in range(2))
+        options.fake_network = (namespace, names, parse_listeners(value(option)))
         return
     udp, tcp, channel = (parse_descriptor(value(option)) for _ in range(3))
     options.lookups = (udp, tcp, channel, parse_limit(value(option)))
@@ -430,13 +433,14 @@ def serve(
 
 
 def _fake_network(
-    given: tuple[int, dict[int, int]],
+    given: tuple[int, int, dict[int, int]],
     beside: Bridge,
     limit: int,
     stack: ExitStack,
     tunnels: list[Bridge],
 ) -> "Finder":
     """Make the network of fake addresses, and add its bridge to those that are run."""
+    from claude_proxy.sandbox.relay.fake_addresses import FakeAddresses  # noqa: PLC0415 - few runs
     from claude_proxy.sandbox.relay.fake_network import FakeNetwork  # noqa: PLC0415 - few runs
     from claude_proxy.sandbox.relay.name_questions import NameQuestions  # noqa: PLC0415 - as above
 
@@ -445,15 +449,16 @@ def _fake_network(
 
         return netns.fake_network_listener(namespace, port)
 
-    namespace, descriptors = given
-    stack.callback(os.close, namespace)
+    namespace, names, descriptors = given
+    for descriptor in (namespace, names):
+        stack.callback(os.close, descriptor)
     listeners = {
         port: stack.enter_context(socket.socket(fileno=descriptor))
         for port, descriptor in descriptors.items()
     }
     questions = NameQuestions(beside.loop, beside.upstream, beside.header)
     stack.callback(questions.close)
-    network = FakeNetwork(questions, listeners, listen_at, _print_line)
+    network = FakeNetwork(questions, FakeAddresses(names), listeners, listen_at, _print_line)
     bridge = Bridge(
         [*listeners.values()],
         beside.upstream,

@@ -1,10 +1,12 @@
 """Allowed names get addresses, each connection to one becomes a tunnel to its name."""
 
+import os
 import socket
 from collections.abc import Callable
 from ipaddress import IPv4Address
 
 from claude_proxy.errors import ClaudeProxyError
+from claude_proxy.sandbox.relay.fake_addresses import FakeAddresses
 from claude_proxy.sandbox.relay.fake_network import PORTS_LIMIT, FakeNetwork
 from claude_proxy.sandbox.relay.name_questions import NameQuestions
 
@@ -37,9 +39,15 @@ class Rig:
     def __init__(self, **by_name: Ports) -> None:
         self.said: list[str] = []
         self.opened: list[int] = []
-        self.network = FakeNetwork(Answers(**by_name), {}, self._listen_at, self.said.append)
+        self.kept = os.memfd_create("names")
+        self.network = FakeNetwork(
+            Answers(**by_name), FakeAddresses(self.kept), {}, self._listen_at, self.said.append
+        )
         self.added: list[socket.socket] = []
         self.network.on_listener = self.added.append
+
+    def __del__(self) -> None:
+        os.close(self.kept)
 
     def _listen_at(self, port: int) -> socket.socket:
         if port == 666:

@@ -24,6 +24,10 @@ COMMANDS = {
     "list": "List the containers.",
     "logs": "Print what a container's command has printed.",
     "stats": "Show what running containers use, and what they were allowed and denied.",
+    "build": "Build the image of an agent through the proxy, and check it.",
+    "update": "Update a container's packages, without opening its network.",
+    "export": "Write a container's history of Claude Code into FILE, without credentials.",
+    "import": "Write an exported history of Claude Code into the home of a container.",
     "init": "Write files for compose, dev containers, quadlet, Kubernetes or CI.",
 }
 

@@ -14,7 +14,7 @@ from claude_proxy import __version__
 from claude_proxy.deferred.data_classes import dataclass, replace
 from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.sandbox import credentials, run_reports, run_spec
-from claude_proxy.sandbox.container import enter, project_plan, removal, store
+from claude_proxy.sandbox.container import enter, next_image, project_plan, removal, store
 from claude_proxy.sandbox.container.attached import Attached
 from claude_proxy.sandbox.container.engine import Call, Engine
 from claude_proxy.sandbox.container.keeper import KeeperTask, start_keeper
@@ -129,6 +129,7 @@ def run(spec: ContainerSpec, *, say: Reporter, engine: Engine, asked: Call) -> i
     stored = _stored(prepared, plan)
     _write_files(plan, shown)
     store.save(statedir, stored)
+    next_image.forget(statedir, stored.name)
     try:
         with _environment_file(plan) as file:
             words = ["run", *(["--detach"] if spec.detach else []), "--env-file", str(file)]
@@ -159,8 +160,13 @@ def start(
 ) -> int:
     """Start a container that has been made, or give a running one its way out again."""
     spec = replace(spec, way=stored.way)
-    prepared = prepare(spec, engine, engine.begin_image(stored.image_id))
     state = ours(engine, stored)
+    image = next_image.of(spec.run.settings.statedir, stored.name)
+    if image is not None and state.status is not ContainerStatus.RUNNING:
+        say("note: it was updated, and is made again from its new image")
+        spec = replace(spec, image=image, detach=not attach)
+        return run(spec, say=say, engine=engine, asked=engine.begin_image(image))
+    prepared = prepare(spec, engine, engine.begin_image(stored.image_id))
     plan, shown = plan_of(prepared)
     _write_shown(prepared.directory, shown)
     if state.status is ContainerStatus.RUNNING:

@@ -1,0 +1,252 @@
+"""Images with real podman: built, updated and killed, with the proxy as their only network."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import FindProgram
+from tests.support.waiting import until
+
+from .rig.engine import EngineStorage, image_of
+from .rig.internet import Internet
+from .rig.launch import Launches
+
+PASSWD = b"root:x:0:0::/root:/bin/sh\nagent:x:1000:1000::/home/agent:/bin/sh\n"
+POLICY = "allow:\n  - {host: origin.test, methods: [GET, HEAD]}\n"
+FETCH = "curl -sS -o /dev/null -w '%{http_code}\\n'"
+LIMIT_S = 300
+
+
+@pytest.fixture(scope="module")
+def storage(program: FindProgram) -> Iterator[EngineStorage]:
+    program("runc")
+    storage = EngineStorage(program("podman"))
+    files = [("/etc/passwd", PASSWD)]
+    image = image_of(program("busybox"), [program("curl")], files)
+    storage.add(image, "box", 'ENTRYPOINT ["/bin/env"]', "USER 1000:1000", "ENV KEPT=1")
+    yield storage
+    storage.close()
+
+
+class Images:
+    """The commands about images, as a user runs them."""
+
+    def __init__(self, runs: Launches, storage: EngineStorage) -> None:
+        self.runs, self.storage = runs, storage
+        policies = runs.home / ".config/claude-proxy/policies"
+        policies.mkdir(parents=True, mode=0o700, exist_ok=True)
+        (policies / "origin.yaml").write_text(POLICY)
+        (policies / "origin.yaml").chmod(0o600)
+
+    def words(self, command: str, *more: str | Path) -> list[str | Path]:
+        # Options come before `--` and what follows it.
+        own = [*self.runs.program(), "container", command]
+        if command in {"build", "update"}:
+            own += ["--policy", "origin", "--upstream-ca", self.runs.root_file]
+        if command == "run":
+            own += ["--allowlist", self.runs.allowlist, "--upstream-ca", self.runs.root_file]
+        return [*own, *more]
+
+    def begin(self, command: str, *more: str | Path) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            self.runs.argv(self.words(command, *more)),
+            env=self.runs.environment(**self.storage.variables),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def __call__(self, command: str, *more: str | Path) -> tuple[int, str]:
+        process = self.begin(command, *more)
+        out, _ = process.communicate(timeout=LIMIT_S)
+        return process.returncode, out
+
+    def config(self, image: str) -> dict[str, object]:
+        (found,) = json.loads(self.storage.call("image", "inspect", image))
+        config: dict[str, object] = found["Config"]
+        return config
+
+
+@pytest.fixture
+def images(runs: Launches, storage: EngineStorage) -> Images:
+    return Images(runs, storage)
+
+
+def containerfile(directory: Path, *steps: str) -> Path:
+    file = directory / "Containerfile"
+    file.write_text("\n".join(["FROM localhost/box", "USER 0:0", *steps, "USER 1000:1000", ""]))
+    return file
+
+
+def test_a_build_reaches_what_its_policy_allows_and_nothing_else(
+    images: Images, internet: Internet, tmp_path: Path
+) -> None:
+    file = containerfile(
+        tmp_path,
+        f"RUN {FETCH} https://origin.test/in && touch /built",
+        f"RUN {FETCH} https://denied.test/; [ $? = 56 ]",
+        f"RUN {FETCH} --noproxy '*' --resolve origin.test:443:10.0.0.1 https://origin.test/; "
+        "[ $? = 7 ]",
+        "RUN [ $(ls /sys/class/net | wc -l) -ge 0 ] && grep -c . /proc/net/route",
+    )
+    with internet.watch() as seen:
+        code, said = images("build", "--file", file, "--tag", "built")
+
+    assert code == 0, said
+    assert seen.targets() == ["/in"]
+    assert "200" in said.split()
+
+
+def test_nothing_of_the_proxy_stays_in_an_image(images: Images, tmp_path: Path) -> None:
+    file = containerfile(tmp_path, 'RUN [ "$SSL_CERT_FILE" = /run/claude-proxy/bundle.pem ]')
+
+    code, said = images("build", "--file", file, "--tag", "clean")
+
+    assert code == 0, said
+    assert "proxy" not in json.dumps(images.config("clean")["Env"]).lower()
+    assert images.config("clean")["Entrypoint"] == ["/bin/env"]
+
+
+def test_an_add_is_fetched_through_the_proxy_too(
+    images: Images, internet: Internet, tmp_path: Path
+) -> None:
+    file = containerfile(tmp_path, "ADD https://denied.test/x /x")
+
+    with internet.watch() as seen:
+        code, said = images("build", "--file", file, "--tag", "added")
+
+    assert code == 1, said
+    assert seen.targets() == []
+    assert "the build failed" in said
+
+
+def test_a_step_that_asks_for_the_hosts_network_has_the_builds(
+    images: Images, tmp_path: Path
+) -> None:
+    file = containerfile(tmp_path, "RUN --network=host ip -o link | cut -d: -f2 | tr -d '\\n ' ")
+
+    code, said = images("build", "--file", file, "--tag", "hosted")
+
+    assert code == 0, said
+    assert "lo" in said.splitlines()[-1] or "\nlo" in said
+
+
+def test_a_build_that_fails_leaves_the_image_of_before(images: Images, tmp_path: Path) -> None:
+    assert images("build", "--file", containerfile(tmp_path, "RUN true"), "--tag", "kept")[0] == 0
+    before = images.storage.call("image", "inspect", "--format", "{{.Id}}", "kept")
+
+    code, said = images("build", "--file", containerfile(tmp_path, "RUN exit 7"), "--tag", "kept")
+
+    assert code == 1
+    assert "exit code 7" in said
+    assert Path(said.partition("where: ")[2].splitlines()[0]).is_file()
+    assert images.storage.call("image", "inspect", "--format", "{{.Id}}", "kept") == before
+
+
+@pytest.fixture
+def container(images: Images) -> Iterator[str]:
+    code, said = images("run", "--image", "box", "--name", "web", "--detach", "--", "sleep", "1d")
+    assert code == 0, said
+    yield "web"
+    images("rm", "--force", "web")
+
+
+def image_of_container(images: Images) -> str:
+    return images.storage.call("container", "inspect", "--format", "{{.Image}}", "web").strip()
+
+
+def test_an_update_is_there_after_the_next_start_and_the_image_is_configured_as_before(
+    images: Images, container: str, internet: Internet
+) -> None:
+    before = image_of_container(images)
+    step = f"id -u > /updated; {FETCH} https://origin.test/up"
+    with internet.watch() as seen:
+        code, said = images("update", container, "--", "sh", "-c", step)
+    assert code == 0, said
+    assert seen.targets() == ["/up"]
+    assert image_of_container(images) == before  # it runs, as it was
+
+    assert images("stop", container)[0] == 0
+    assert images("start", container)[0] == 0
+
+    assert images.storage.call("exec", "web", "cat", "/updated") == "0\n"
+    assert image_of_container(images) != before
+    newest = images.config("localhost/claude-proxy-container-web:latest")
+    assert newest["User"] == "1000:1000"
+    assert newest["Entrypoint"] == ["/bin/env"]
+    assert "KEPT=1" in json.dumps(newest["Env"])
+    assert "proxy" not in json.dumps(newest["Env"]).lower()
+
+
+def test_an_update_that_fails_changes_nothing_and_returns_its_exit_code(
+    images: Images, container: str
+) -> None:
+    before = image_of_container(images)
+
+    code, said = images("update", container, "--", "sh", "-c", "touch /x; exit 100")
+
+    assert code == 100, said
+    assert "as it was" in said
+    assert images("stop", container)[0] == images("start", container)[0] == 0
+    assert image_of_container(images) == before
+
+
+def test_an_update_has_few_capabilities_and_no_way_to_the_container(
+    images: Images, container: str
+) -> None:
+    script = "grep CapBnd /proc/self/status; ping -c1 127.0.0.1; mount -t tmpfs none /mnt; exit 9"
+
+    code, said = images("update", container, "--", "sh", "-c", script)
+
+    assert code == 9
+    bound = int(said.partition("CapBnd:")[2].split()[0], 16)
+    assert not bound & (1 << 13 | 1 << 12 | 1 << 21 | 1 << 19)  # raw, net and sys admin, ptrace
+    assert "ermitted" in said
+
+
+def test_without_a_package_manager_the_command_has_to_be_named(
+    images: Images, container: str
+) -> None:
+    code, said = images("update", container)
+
+    assert code == 1
+    assert "no package manager" in said
+
+
+def test_nothing_is_left_of_an_update_that_was_killed(images: Images, container: str) -> None:
+    mark = f"{time.monotonic_ns()}"
+    process = images.begin("update", container, "--", "sh", "-c", f"echo begun; sleep {mark[-9:]}")
+    assert process.stdout is not None
+    while "begun" not in process.stdout.readline().split():
+        assert process.poll() is None
+    # The launcher is the child of what runs it in its namespaces.
+    launcher = next(pid for pid in processes_with("container", "update") if pid != process.pid)
+    os.kill(launcher, signal.SIGKILL)
+    process.communicate(timeout=LIMIT_S)
+
+    until(lambda: not processes_with("sleep", mark[-9:]))
+    images("update", container, "--", "true")
+    names = images.storage.call("ps", "--all", "--external", "--format", "{{.Names}}")
+    assert names.split() == ["web"]
+    listed = images.storage.call("images", "--format", "{{.Repository}}")
+    assert "claude-proxy-work" not in listed
+
+
+def processes_with(*words: str) -> list[int]:
+    """Return the processes that have these words one after another in their command line."""
+    wanted = "\0".join(words).encode()
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if wanted in path.read_bytes():
+                found.append(int(path.parent.name))
+        except OSError:
+            continue
+    return found

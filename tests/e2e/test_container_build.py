@@ -39,7 +39,7 @@ class Images:
 
     def __init__(self, runs: Launches, storage: EngineStorage) -> None:
         self.runs, self.storage = runs, storage
-        policies = runs.home / ".config/claude-proxy/policies"
+        policies = runs.place.home / ".config/claude-proxy/policies"
         policies.mkdir(parents=True, mode=0o700, exist_ok=True)
         (policies / "origin.yaml").write_text(POLICY)
         (policies / "origin.yaml").chmod(0o600)

@@ -11,7 +11,7 @@ from typing import Any, override
 
 import click
 
-from claude_proxy.cli import options, run
+from claude_proxy.cli import container_presets, options, run
 from claude_proxy.cli.run_choices import RunOptions, run_spec_of
 from claude_proxy.config import policy_files
 from claude_proxy.config.option_table import Subcommand
@@ -23,6 +23,7 @@ from claude_proxy.sandbox.container.plan.model import ContainerSpec, EngineKind,
 
 EPILOG = """\b
 Examples:
+  claude-proxy container run --preset claude      Claude Code; see `container build`
   claude-proxy container run --image node:22 -- npm test
   claude-proxy container run ~/src/project --image agents --name web -- claude
   claude-proxy container run --image agents --detach -- sleep 1d
@@ -73,6 +74,7 @@ class CommandAfterDashes(options.TopicalCommand):
     type=click.Choice([way.value for way in Way]),
     help="How the proxy's sockets come into its network.  [default: the first that can be used]",
 )
+@container_presets.preset_options
 @click.option("--detach", "-d", is_flag=True, help="Run it in the background.")
 @click.option("--rm", "remove", is_flag=True, help="Remove it, with its home, when CMD has ended.")
 @click.option(
@@ -91,28 +93,34 @@ class CommandAfterDashes(options.TopicalCommand):
 @click.pass_context
 def command(context: click.Context, /, **given: Any) -> int:
     """Make a container and run a command in it."""
+    if not given["dry_run"]:
+        container_presets.build_first(context, given)
     engine, asked = begin(given)
     try:
-        spec = spec_of(context, given)
-        if given["dry_run"]:
-            prepared = launcher.prepare(spec, engine, asked)
-            plan, _ = launcher.plan_of(prepared, dry=True)
-            plan, _ = launcher.way_of(prepared, plan, dry=True)
-            click.echo("\n".join(plan.lines()))
-            return 0
-        run.settle(spec.run)
-        return launcher.run(spec, say=run.say, engine=engine, asked=asked)
+        with container_presets.naming_the_build(given):
+            return _run(context, given, engine, asked)
     finally:
         asked.drop()
 
 
+def _run(context: click.Context, given: dict[str, Any], engine: Engine, asked: Call) -> int:
+    spec = spec_of(context, given)
+    if given["dry_run"]:
+        prepared = launcher.prepare(spec, engine, asked)
+        plan, _ = launcher.plan_of(prepared, dry=True)
+        plan, _ = launcher.way_of(prepared, plan, dry=True)
+        click.echo("\n".join(plan.lines()))
+        return 0
+    run.settle(spec.run)
+    return launcher.run(spec, say=run.say, engine=engine, asked=asked)
+
+
 def begin(given: Mapping[str, Any]) -> tuple[Engine, Call]:
     """Find the engine, and ask it for the image, while the options are read."""
-    if not given["image"]:
-        raise click.UsageError("no image: name one with --image")
+    image = container_presets.image_of(given)
     kind = given["engine"]
     engine = Engine.find(None if kind is None else EngineKind(kind), os.environ)
-    return engine, engine.begin_image(given["image"])
+    return engine, engine.begin_image(image)
 
 
 def spec_of(context: click.Context, given: Mapping[str, Any]) -> ContainerSpec:
@@ -123,13 +131,16 @@ def spec_of(context: click.Context, given: Mapping[str, Any]) -> ContainerSpec:
     sources = run.policy_sources(context, values)
     command: tuple[str, ...] = context.meta[_COMMAND]
     own = {name: values.pop(name) for name in _OWN}
+    image = container_presets.image_of(own)
     _refuse_command_as_directory(own["directory"], command)
     chosen = {name: values.pop(name) for name in field_names(RunOptions) if name in values}
     run_options = RunOptions(**{**chosen, "command": command, "dir": own["directory"]})
+    run_options = container_presets.chosen(own, run_options)
     gateway = run.gateway_options(context, values, run_options)
     settings = run.settings_of(values, config, gateway=gateway)
-    name = chosen["name"] or container_names.fresh(own["image"], settings.statedir)
+    name = chosen["name"] or container_names.fresh(image, settings.statedir)
     run_spec = run_spec_of(replace(run_options, name=name), settings, sources)
+    run_spec = container_presets.settled(own, run_spec)
     if run_spec.sandbox.unfiltered:
         raise ConfigError(
             "a container has no network but the proxy",
@@ -141,7 +152,8 @@ def spec_of(context: click.Context, given: Mapping[str, Any]) -> ContainerSpec:
         terminal = not own["detach"] and sys.stdin.isatty() and sys.stdout.isatty()
     return ContainerSpec(
         run_spec,
-        image=own["image"],
+        image=image,
+        yolo=own["yolo"],
         name=name,
         detach=own["detach"],
         remove=own["remove"],
@@ -153,7 +165,17 @@ def spec_of(context: click.Context, given: Mapping[str, Any]) -> ContainerSpec:
     )
 
 
-_OWN = ("directory", "image", "engine", "way", "detach", "remove", "terminal", "cpus")
+_OWN = (
+    *container_presets.NAMES,
+    "directory",
+    "image",
+    "engine",
+    "way",
+    "detach",
+    "remove",
+    "terminal",
+    "cpus",
+)
 
 
 def words_again(

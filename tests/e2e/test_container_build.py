@@ -1,8 +1,6 @@
 """Images with real podman: built, updated and killed, with the proxy as their only network."""
 
 import json
-import os
-import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -85,33 +83,27 @@ def containerfile(directory: Path, *steps: str) -> Path:
     return file
 
 
-def test_a_build_reaches_what_its_policy_allows_and_nothing_else(
+def test_a_build_reaches_what_its_policy_allows_and_nothing_of_it_stays(
     images: Images, internet: Internet, tmp_path: Path
 ) -> None:
+    past = f"{FETCH} --noproxy '*' --resolve origin.test:443:10.0.0.1 https://origin.test/"
     file = containerfile(
         tmp_path,
-        f"RUN {FETCH} https://origin.test/in && touch /built",
-        f"RUN {FETCH} https://denied.test/; [ $? = 56 ]",
-        f"RUN {FETCH} --noproxy '*' --resolve origin.test:443:10.0.0.1 https://origin.test/; "
-        "[ $? = 7 ]",
-        "RUN [ $(ls /sys/class/net | wc -l) -ge 0 ] && grep -c . /proc/net/route",
+        f"RUN {FETCH} https://origin.test/in; {FETCH} https://denied.test/; echo $?; "
+        f"{past}; echo $?; ip -o link | cut -d: -f2",
+        'RUN [ "$SSL_CERT_FILE" = /run/claude-proxy/bundle.pem ]',
     )
     with internet.watch() as seen:
         code, said = images("build", "--file", file, "--tag", "built")
 
     assert code == 0, said
     assert seen.targets() == ["/in"]
-    assert "200" in said.split()
-
-
-def test_nothing_of_the_proxy_stays_in_an_image(images: Images, tmp_path: Path) -> None:
-    file = containerfile(tmp_path, 'RUN [ "$SSL_CERT_FILE" = /run/claude-proxy/bundle.pem ]')
-
-    code, said = images("build", "--file", file, "--tag", "clean")
-
-    assert code == 0, said
-    assert "proxy" not in json.dumps(images.config("clean")["Env"]).lower()
-    assert images.config("clean")["Entrypoint"] == ["/bin/env"]
+    lines = [line.strip() for line in said.splitlines()]
+    assert ["200", "000", "56", "000", "7", "lo"] == [
+        line for line in lines if line.isdigit() or line == "lo"
+    ]
+    assert "proxy" not in json.dumps(images.config("built")["Env"]).lower()
+    assert images.config("built")["Entrypoint"] == ["/bin/env"]
 
 
 def test_an_add_is_fetched_through_the_proxy_too(
@@ -127,27 +119,16 @@ def test_an_add_is_fetched_through_the_proxy_too(
     assert "the build failed" in said
 
 
-def test_a_step_that_asks_for_the_hosts_network_has_the_builds(
-    images: Images, tmp_path: Path
-) -> None:
-    file = containerfile(tmp_path, "RUN --network=host ip -o link | cut -d: -f2 | tr -d '\\n ' ")
-
-    code, said = images("build", "--file", file, "--tag", "hosted")
-
-    assert code == 0, said
-    assert "lo" in said.splitlines()[-1] or "\nlo" in said
-
-
 def test_a_build_that_fails_leaves_the_image_of_before(images: Images, tmp_path: Path) -> None:
-    assert images("build", "--file", containerfile(tmp_path, "RUN true"), "--tag", "kept")[0] == 0
-    before = images.storage.call("image", "inspect", "--format", "{{.Id}}", "kept")
+    images.storage.call("tag", "box", "kept")
 
     code, said = images("build", "--file", containerfile(tmp_path, "RUN exit 7"), "--tag", "kept")
 
     assert code == 1
     assert "exit code 7" in said
     assert Path(said.partition("where: ")[2].splitlines()[0]).is_file()
-    assert images.storage.call("image", "inspect", "--format", "{{.Id}}", "kept") == before
+    names = images.storage.call("image", "inspect", "--format", "{{.RepoTags}}", "kept")
+    assert "localhost/box" in names
 
 
 @pytest.fixture
@@ -185,39 +166,20 @@ def test_an_update_is_there_after_the_next_start_and_the_image_is_configured_as_
     assert "proxy" not in json.dumps(newest["Env"]).lower()
 
 
-def test_an_update_that_fails_changes_nothing_and_returns_its_exit_code(
+def test_an_update_that_fails_changes_nothing_and_has_few_capabilities(
     images: Images, container: str
 ) -> None:
     before = image_of_container(images)
-
-    code, said = images("update", container, "--", "sh", "-c", "touch /x; exit 100")
-
-    assert code == 100, said
-    assert "as it was" in said
-    assert images("stop", container)[0] == images("start", container)[0] == 0
-    assert image_of_container(images) == before
-
-
-def test_an_update_has_few_capabilities_and_no_way_to_the_container(
-    images: Images, container: str
-) -> None:
-    script = "grep CapBnd /proc/self/status; ping -c1 127.0.0.1; mount -t tmpfs none /mnt; exit 9"
+    script = "touch /x; mount -t tmpfs none /tmp || grep CapBnd /proc/self/status; exit 100"
 
     code, said = images("update", container, "--", "sh", "-c", script)
 
-    assert code == 9
-    bound = int(said.partition("CapBnd:")[2].split()[0], 16)
+    assert code == 100, said
+    assert "as it was" in said
+    bound = int(said.rpartition("CapBnd:")[2].split()[0], 16)
     assert not bound & (1 << 13 | 1 << 12 | 1 << 21 | 1 << 19)  # raw, net and sys admin, ptrace
-    assert "ermitted" in said
-
-
-def test_without_a_package_manager_the_command_has_to_be_named(
-    images: Images, container: str
-) -> None:
-    code, said = images("update", container)
-
-    assert code == 1
-    assert "no package manager" in said
+    assert images("stop", container)[0] == images("start", container)[0] == 0
+    assert image_of_container(images) == before
 
 
 def test_nothing_is_left_of_an_update_that_was_killed(images: Images, container: str) -> None:
@@ -226,9 +188,7 @@ def test_nothing_is_left_of_an_update_that_was_killed(images: Images, container:
     assert process.stdout is not None
     while "begun" not in process.stdout.readline().split():
         assert process.poll() is None
-    # The launcher is the child of what runs it in its namespaces.
-    launcher = next(pid for pid in processes_with("container", "update") if pid != process.pid)
-    os.kill(launcher, signal.SIGKILL)
+    process.kill()
     process.communicate(timeout=LIMIT_S)
 
     until(lambda: not processes_with("sleep", mark[-9:]))

@@ -44,6 +44,7 @@ type Reporter = Callable[[str], None]
 _ENVIRONMENT = "environment"  # a file for the engine, removed once the container is made
 _MOST_STATUS = 125  # from here on, exit codes of podman may be its own
 _SHOWN_MODE = 0o444  # other users of the container read it
+_PROGRAM_MODE = 0o555
 
 
 class NotStartedError(Exception):
@@ -260,6 +261,9 @@ def _write_files(plan: ContainerPlan, shown: Mapping[str, bytes]) -> None:
     for name, content in plan.files.items():
         store.write(plan.directory, name, content, _SHOWN_MODE)
     if any(mount.source == plan.directory / HOME for mount in plan.mounts):
+        mode = _PROGRAM_MODE if content.startswith(b"#!") else _SHOWN_MODE
+        store.write(plan.directory, name, content, mode)
+    if not plan.volume:
         _make_home(plan)
     _write_shown(plan.directory, shown)
 

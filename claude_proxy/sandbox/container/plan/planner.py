@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from claude_proxy.deferred.data_classes import dataclass, replace
 from claude_proxy.errors import ConfigError
-from claude_proxy.sandbox.container.plan import hardening
+from claude_proxy.sandbox.container.plan import hardening, wrappers
 from claude_proxy.sandbox.container.plan.model import (
     NAME_LABEL,
     PLAN_LABEL,
@@ -181,6 +181,13 @@ class _Planner:
                     yield self._own(str(path), f"{SHOWN}/{environment.BUNDLE.name}")
             if _APT_PLACE in self._image.paths:
                 yield self._own(f"{_APT_PLACE}/99claude-proxy", APT)
+        for name in self._wrappers():
+            yield self._own(str(wrappers.DIRECTORY / name), wrappers.file_of(name))
+
+    def _wrappers(self) -> Mapping[str, bytes]:
+        """Return the programs by which the agent does not ask, if that is wanted."""
+        spec = self._spec
+        return wrappers.wrappers(spec.run.sandbox.profile) if spec.yolo else {}
 
     def _own(self, at: str, name: str) -> ContainerMount:
         return ContainerMount(PurePosixPath(at), self._place.directory / name)
@@ -247,11 +254,14 @@ class _Planner:
         own = {"HOME": str(self._home), "TMPDIR": "/tmp"}  # noqa: S108 - of the container's own
         if "LANG" not in self._image.environment:
             own["LANG"] = "C.UTF-8"
+        if self._spec.yolo:
+            own["PATH"] = wrappers.path_with_wrappers(self._image.environment)
         return {**variables, **own}, self._planned.secrets
 
     def _files(self) -> Mapping[str, bytes]:
         name = self._spec.name
         files = {
+            **{wrappers.file_of(name): text for name, text in self._wrappers().items()},
             BLANK: b"",
             SECCOMP: hardening.seccomp_profile(
                 self._engine.seccomp, namespaces=self._engine.kind is EngineKind.PODMAN

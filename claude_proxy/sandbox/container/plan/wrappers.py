@@ -1,7 +1,8 @@
 """Wrappers by which an agent in a container does not ask for permission; pure.
 
-Law kept: off by default, and nothing of the image is changed. The wrapper is a read-only mount ahead
-in PATH, so an update of the agent inside does not replace it, and a container without it asks.
+Law kept: off by default, and nothing of the image is changed. The wrapper is a read-only mount
+ahead in PATH, so an update of the agent inside does not replace it, and a container without it
+asks.
 """
 
 import shlex
@@ -26,7 +27,7 @@ def wrappers(profile: Profile) -> Mapping[str, bytes]:
             fix="leave it out, or add `unattended` to a profile of your own",
         )
     found = {}
-    for name in profile.commands:
+    for name in sorted(profile.commands):
         found[name] = _script(name, profile.unattended)
         found[f"{name}{ORIGINAL}"] = _script(name, ())
     return found
@@ -49,11 +50,13 @@ def _script(name: str, flags: Sequence[str]) -> bytes:
         "#!/bin/sh\n"
         f"# Mounted by `claude-proxy container run --yolo`. Without it: {name}{ORIGINAL}\n"
         "IFS=:\n"
+        "set -f\n"
         "for directory in $PATH; do\n"
         f'    [ "$directory" = {DIRECTORY} ] && continue\n'
-        f'    program=$directory/{shlex.quote(name)}\n'
+        f"    program=$directory/{shlex.quote(name)}\n"
         '    [ -n "$directory" ] && [ -f "$program" ] && [ -x "$program" ] || continue\n'
         "    unset IFS\n"
+        "    set +f\n"
         f'    exec "$program" {words}\n'
         "done\n"
         f'echo "{name}: not found in PATH" >&2\n'

@@ -99,8 +99,13 @@ def test_a_build_reaches_what_its_policy_allows_and_nothing_of_it_stays(
     assert code == 0, said
     assert seen.targets() == ["/in"]
     lines = [line.strip() for line in said.splitlines()]
-    assert ["200", "000", "56", "000", "7", "lo"] == [
-        line for line in lines if line.isdigit() or line == "lo"
+    assert [line for line in lines if line.isdigit() or line == "lo"] == [
+        "200",
+        "000",
+        "56",
+        "000",
+        "7",
+        "lo",
     ]
     assert "proxy" not in json.dumps(images.config("built")["Env"]).lower()
     assert images.config("built")["Entrypoint"] == ["/bin/env"]

@@ -259,11 +259,9 @@ def _stored(prepared: Prepared, plan: ContainerPlan) -> StoredContainer:
 def _write_files(plan: ContainerPlan, shown: Mapping[str, bytes]) -> None:
     store.make_directory(plan.directory)
     for name, content in plan.files.items():
-        store.write(plan.directory, name, content, _SHOWN_MODE)
-    if any(mount.source == plan.directory / HOME for mount in plan.mounts):
         mode = _PROGRAM_MODE if content.startswith(b"#!") else _SHOWN_MODE
         store.write(plan.directory, name, content, mode)
-    if not plan.volume:
+    if any(mount.source == plan.directory / HOME for mount in plan.mounts):
         _make_home(plan)
     _write_shown(plan.directory, shown)
 

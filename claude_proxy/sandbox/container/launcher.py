@@ -108,9 +108,15 @@ def way_of(
 
 
 def _way_maker(prepared: Prepared, *, dry: bool = False) -> WayMaker:
-    settings = prepared.spec.run.settings
-    has_gateway = settings.gateway is not None
-    return WayMaker(prepared.facts, prepared.image, settings.statedir, has_gateway, dry)
+    run = prepared.spec.run
+    return WayMaker(
+        prepared.facts,
+        prepared.image,
+        run.settings.statedir,
+        run.settings.gateway is not None,
+        dry,
+        run.sandbox.transparent,
+    )
 
 
 def run(spec: ContainerSpec, *, say: Reporter, engine: Engine, asked: Call) -> int:

@@ -39,6 +39,7 @@ class WayMaker:
     statedir: Path
     has_gateway: bool
     dry: bool = False  # nothing is made
+    transparent: bool = False  # names have fake addresses
 
     def way(self, asked: Way | None) -> Way:
         """Return the way that is asked for, or the best one; ConfigError if there is none."""
@@ -50,6 +51,12 @@ class WayMaker:
                 "the way inside has no gateway",
                 where=f"--gateway, port {GATEWAY_PORT}",
                 fix="leave --gateway out, or use an engine with the way enter or pause",
+            )
+        if self.transparent and not (way is Way.ENTER and self.facts.kind is EngineKind.PODMAN):
+            raise ConfigError(
+                "only podman, with the way enter, gives names addresses in a container",
+                where=f"--transparent on, {self.facts.kind}, the way {way}",
+                fix="leave it out, or use --engine podman --way enter",
             )
         return way
 

@@ -176,8 +176,6 @@ def files(user: User, *, notes_lookups: bool, answers_lookups: bool = False) -> 
         passwd += "nobody:x:65534:65534:nobody:/nonexistent:/bin/false\n"
     if user.gid != _NOBODY:
         group += "nogroup:x:65534:\n"
-    noted = _LOOKUPS_ANSWERED if answers_lookups else _LOOKUPS_NOTED
-    lookups = noted if notes_lookups else ""
     texts = {
         "passwd": passwd,
         "group": group,
@@ -188,6 +186,22 @@ def files(user: User, *, notes_lookups: bool, answers_lookups: bool = False) -> 
         "nsswitch.conf": "passwd: files\ngroup: files\nshadow: files\n"
         f"hosts: files{' dns' if notes_lookups else ''}\n"
         "networks: files\nprotocols: files\nservices: files\nethers: files\nrpc: files\n",
-        "resolv.conf": _RESOLV_CONF + lookups,
     }
-    return {f"/etc/{name}": text.encode("utf-8", "surrogateescape") for name, text in texts.items()}
+    found = {
+        f"/etc/{name}": text.encode("utf-8", "surrogateescape") for name, text in texts.items()
+    }
+    found["/etc/resolv.conf"] = resolver(
+        notes_lookups=notes_lookups, answers_lookups=answers_lookups
+    )
+    return found
+
+
+def resolver(*, notes_lookups: bool, answers_lookups: bool = False) -> bytes:
+    """Return the settings of the resolver: what listens on 127.0.0.1:53, if anything does.
+
+    `answers_lookups`: it gives the names that the policy allows an address.
+    """
+    lookups = ""
+    if notes_lookups:
+        lookups = _LOOKUPS_ANSWERED if answers_lookups else _LOOKUPS_NOTED
+    return (_RESOLV_CONF + lookups).encode()

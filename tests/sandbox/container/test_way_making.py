@@ -96,3 +96,15 @@ def test_a_dry_run_makes_nothing(tmp_path: Path) -> None:
     maker(FACTS, tmp_path).plan(PLAN, Way.INSIDE)
 
     assert not [*tmp_path.iterdir()]
+
+
+def test_names_have_addresses_only_where_the_network_is_entered_from_outside(
+    tmp_path: Path,
+) -> None:
+    def way(facts: EngineFacts, asked: Way | None = None) -> Way:
+        return WayMaker(facts, IMAGE, tmp_path, has_gateway=False, transparent=True).way(asked)
+
+    assert way(PODMAN) is Way.ENTER
+    for facts, asked in ((PODMAN, Way.PAUSE), (PODMAN, Way.INSIDE), (ROOT, None), (FACTS, None)):
+        with pytest.raises(ConfigError, match="names addresses"):
+            way(facts, asked)

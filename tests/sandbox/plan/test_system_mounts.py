@@ -63,3 +63,14 @@ def test_only_a_listener_of_the_run_is_asked_for_names() -> None:
     assert b"hosts: files\n" in without["/etc/nsswitch.conf"]
     assert b"\nnameserver 127.0.0.1\n" in noting["/etc/resolv.conf"]
     assert b"hosts: files dns\n" in noting["/etc/nsswitch.conf"]
+
+
+def test_a_resolver_that_asks_the_proxy_is_waited_for_longer() -> None:
+    noted = system_mounts.resolver(notes_lookups=True)
+    answered = system_mounts.resolver(notes_lookups=True, answers_lookups=True)
+
+    assert b"attempts:1" in noted
+    assert b"timeout:5 attempts:4" in answered
+    assert b"nameserver 127.0.0.1\n" in noted
+    assert b"nameserver 127.0.0.1\n" in answered
+    assert b"nameserver" not in system_mounts.resolver(notes_lookups=False)

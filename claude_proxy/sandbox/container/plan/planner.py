@@ -25,7 +25,7 @@ from claude_proxy.sandbox.container.plan.model import (
     ImageFacts,
     Way,
 )
-from claude_proxy.sandbox.plan import environment
+from claude_proxy.sandbox.plan import environment, system_mounts
 from claude_proxy.sandbox.plan.environment import HTTP_PORT, INSIDE
 from claude_proxy.sandbox.plan.model import Mount, MountKind, SandboxPlan
 from claude_proxy.sandbox.plan.trust_store import BUNDLES
@@ -267,8 +267,9 @@ class _Planner:
                 self._engine.seccomp, namespaces=self._engine.kind is EngineKind.PODMAN
             ),
             HOSTS: f"127.0.0.1 localhost\n127.0.0.1 {name}\n".encode(),
-            RESOLVER: b"# Only the proxy resolves names.\n"
-            b"nameserver 127.0.0.1\noptions timeout:1 attempts:1\n",
+            RESOLVER: system_mounts.resolver(
+                notes_lookups=True, answers_lookups=self._spec.run.sandbox.transparent
+            ),
         }
         proxy = f"http://127.0.0.1:{HTTP_PORT}/"
         files[APT] = (

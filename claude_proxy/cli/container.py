@@ -28,6 +28,7 @@ COMMANDS = {
     "update": "Update a container's packages, without opening its network.",
     "export": "Write a container's history of Claude Code into FILE, without credentials.",
     "import": "Write an exported history of Claude Code into the home of a container.",
+    "way-out": "Serve containers that compose, an editor or systemd makes.",
     "init": "Write files for compose, dev containers, quadlet, Kubernetes or CI.",
 }
 
@@ -53,7 +54,9 @@ class LazyCommands(Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = import_module(f"claude_proxy.cli.container_{cmd_name}").command
+        command: click.Command = import_module(
+            f"claude_proxy.cli.container_{cmd_name.replace('-', '_')}"
+        ).command
         return command
 
     @override

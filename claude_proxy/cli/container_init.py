@@ -14,13 +14,15 @@ import click
 from claude_proxy.audit.escape import escape_text
 from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.sandbox.container.files.model import (
+    EngineChoice,
     FileKind,
     FileRequest,
     FileSet,
     PodLayout,
     name_of_directory,
 )
-from claude_proxy.sandbox.container.files.rendering import KINDS, render
+from claude_proxy.sandbox.container.files.rendering import render
+from claude_proxy.sandbox.container.guarded_names import guarded_in, is_labelled
 from claude_proxy.sandbox.container.project_files import (
     ComparedFile,
     FileChange,
@@ -49,7 +51,7 @@ it; elsewhere nothing is written, and the exit code is 1, unless --force is give
 
 
 @click.command(name="init", epilog=EPILOG)
-@click.argument("kind", metavar="KIND", type=click.Choice([kind.value for kind in KINDS]))
+@click.argument("kind", metavar="KIND", type=click.Choice([kind.value for kind in FileKind]))
 @click.argument(
     "directory",
     required=False,
@@ -67,6 +69,13 @@ it; elsewhere nothing is written, and the exit code is 1, unless --force is give
     show_default=True,
     help="With kubernetes: the proxy in a pod of its own, or beside the agent.",
 )
+@click.option(
+    "--engine",
+    type=click.Choice([engine.value for engine in EngineChoice]),
+    default=EngineChoice.PODMAN.value,
+    show_default=True,
+    help="With compose and devcontainer: rootless podman or Docker.",
+)
 @click.option("--force", is_flag=True, help="Replace files that differ, without a question.")
 @click.option("--stdout", is_flag=True, help="Print the files; write nothing.")
 def command(
@@ -76,19 +85,24 @@ def command(
     image: str | None,
     name: str | None,
     pods: str,
+    engine: str,
     force: bool,
     stdout: bool,
 ) -> int:
     """Write files for compose, dev containers, quadlet, Kubernetes or CI."""
     place = (directory or Path.cwd()).absolute()
     chosen = FileKind(kind)
-    _refuse_unused(chosen, image=image, pods=pods)
+    _refuse_unused(chosen, image=image, pods=pods, engine=engine)
     request = FileRequest(
         chosen,
         name or name_of_directory(place.name),
         image,
-        tuple(_spelled(chosen, image, name, pods)),
+        tuple(_spelled(chosen, image=image, name=name, pods=pods, engine=engine)),
         PodLayout(pods),
+        EngineChoice(engine),
+        is_labelled(),
+        str(place),
+        guarded_in(place),
     )
     found = render(request)
     if stdout:
@@ -97,7 +111,7 @@ def command(
     return _settle(place, found, force=force)
 
 
-def _refuse_unused(kind: FileKind, *, image: str | None, pods: str) -> None:
+def _refuse_unused(kind: FileKind, *, image: str | None, pods: str, engine: str) -> None:
     """Refuse an option that the kind would ignore."""
     if image is not None and kind is FileKind.GITHUB_ACTION:
         raise ConfigError(
@@ -108,12 +122,27 @@ def _refuse_unused(kind: FileKind, *, image: str | None, pods: str) -> None:
     if pods != PodLayout.TWO and kind is not FileKind.KUBERNETES:
         raise ConfigError(f"{kind} has no pods", where="--pods", fix="leave it out")
 
+    if engine != EngineChoice.PODMAN and kind not in _WITH_ENGINES:
+        raise ConfigError(
+            f"{kind} files are the same for every engine"
+            if kind is not FileKind.QUADLET
+            else "only podman reads quadlet files",
+            where="--engine",
+            fix="leave it out",
+        )
 
-def _spelled(kind: FileKind, image: str | None, name: str | None, pods: str) -> Sequence[str]:
+
+_WITH_ENGINES = frozenset({FileKind.COMPOSE, FileKind.DEVCONTAINER})
+
+
+def _spelled(
+    kind: FileKind, *, image: str | None, name: str | None, pods: str, engine: str
+) -> Sequence[str]:
     words = [kind.value]
     words += [] if image is None else ["--image", image]
     words += [] if name is None else ["--name", name]
     words += [] if pods == PodLayout.TWO else ["--pods", pods]
+    words += [] if engine == EngineChoice.PODMAN else ["--engine", engine]
     return [shlex.quote(word) for word in words]
 
 

@@ -11,7 +11,7 @@ from claude_proxy.cli.main import main
 def test_the_descriptions_are_those_of_the_commands() -> None:
     said = {
         name: importlib.import_module(
-            f"claude_proxy.cli.container_{name}"
+            f"claude_proxy.cli.container_{name.replace('-', '_')}"
         ).command.get_short_help_str(200)
         for name in container.COMMANDS
     }

@@ -20,6 +20,8 @@ _IMAGE = re.compile(
 _MOST_OF_AN_IMAGE = 512
 # RFC 1123, section 2.1, as Kubernetes and compose take it; room for a suffix.
 _NAME = re.compile(r"[a-z](?:[a-z0-9-]{0,38}[a-z0-9])?", re.ASCII)
+# Engines split at colons and commas, and have no way to quote them.
+_PATH = re.compile(r"[\w/.+@ ~=-]+")
 _UNNAMED = "agent"
 
 
@@ -40,6 +42,13 @@ class PodLayout(StrEnum):
     ONE = "one"
 
 
+class EngineChoice(StrEnum):
+    """The engine that will read a file; rootless podman and Docker number users differently."""
+
+    PODMAN = "podman"
+    DOCKER = "docker"
+
+
 @dataclass(frozen=True, slots=True)
 class FileRequest:
     """What the user asked for; ConfigError if it cannot be written into a file."""
@@ -49,6 +58,10 @@ class FileRequest:
     image: str | None = None  # of the agent; None: the kind's own default
     command: tuple[str, ...] = ()  # what is typed to write these files again
     pods: PodLayout = PodLayout.TWO
+    engine: EngineChoice = EngineChoice.PODMAN
+    selinux: bool = False  # this machine enforces it, so what is mounted needs a label
+    directory: str = "/nonexistent"  # of the project, absolute
+    guarded: tuple[str, ...] = ()  # what is in it that tools of the host obey
 
     def __post_init__(self) -> None:
         """Check what was given."""
@@ -60,6 +73,14 @@ class FileRequest:
             )
         if self.image is not None:
             check_image(self.image)
+        written = (self.directory,) if self.kind is FileKind.QUADLET else ()
+        for path in (*written, *self.guarded):
+            if not _PATH.fullmatch(path):
+                raise ConfigError(
+                    "the path of the project has a character that these files cannot contain",
+                    where=_shown(path),
+                    fix="use a directory whose path has no colon, comma, quote or dollar sign",
+                )
 
 
 def check_image(image: str) -> None:

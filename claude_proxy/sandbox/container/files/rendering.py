@@ -2,10 +2,19 @@
 
 from collections.abc import Callable, Mapping
 
-from claude_proxy.sandbox.container.files import github_action, kubernetes
+from claude_proxy.sandbox.container.files import (
+    compose,
+    devcontainer,
+    github_action,
+    kubernetes,
+    quadlet,
+)
 from claude_proxy.sandbox.container.files.model import FileKind, FileRequest, FileSet
 
 KINDS: Mapping[FileKind, Callable[[FileRequest], FileSet]] = {
+    FileKind.COMPOSE: compose.render,
+    FileKind.DEVCONTAINER: devcontainer.render,
+    FileKind.QUADLET: quadlet.render,
     FileKind.KUBERNETES: kubernetes.render,
     FileKind.GITHUB_ACTION: github_action.render,
 }

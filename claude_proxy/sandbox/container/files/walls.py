@@ -9,9 +9,15 @@ from claude_proxy.wire.authority import Authority
 MEMORY: Final = "4g"
 CPUS: Final = "2"
 PROCESSES: Final = 1024
-TEMPORARY_BYTES: Final = "1g"
+# File systems in memory, for what is written at run time beside the home and the project.
+TEMPORARY: Final = (
+    "/tmp:rw,exec,nosuid,nodev,mode=1777,size=1g",  # noqa: S108 - in the container
+    "/run:rw,nosuid,nodev,noexec,mode=1777,size=64m",
+)
 # The user that Node's and the development images have.
 AGENT_USER: Final = 1000
+# Of rootless podman: the agent's user inside is you outside, as whom the proxy serves it.
+USER_NAMESPACE: Final = f"keep-id:uid={AGENT_USER},gid={AGENT_USER}"
 WORKSPACE: Final = "/workspace"
 AGENT_HOME: Final = "/home/agent"
 

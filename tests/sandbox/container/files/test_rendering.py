@@ -1,6 +1,7 @@
 """Each kind of files is what was reviewed.
 
-The files below golden/ are what `claude-proxy container init KIND golden/CASE OPTIONS` writes.
+The files below golden/ are what `claude-proxy container init KIND golden/CASE OPTIONS` writes, with
+/src/project for the path of the directory.
 """
 
 from pathlib import Path
@@ -13,6 +14,11 @@ from claude_proxy.sandbox.container.files.rendering import KINDS
 
 GOLDEN = Path(__file__).with_name("golden")
 CASES: dict[str, tuple[str, ...]] = {
+    "compose": ("compose",),
+    "compose-docker": ("compose", "--engine", "docker", "--image", "node:22", "--name", "agent"),
+    "devcontainer": ("devcontainer",),
+    "devcontainer-docker": ("devcontainer", "--engine", "docker", "--image", "node:22"),
+    "quadlet": ("quadlet",),
     "github-action": ("github-action",),
     "kubernetes": ("kubernetes",),
     "kubernetes-one-pod": ("kubernetes", "--name", "claude", "--pods", "one", "--image", "a/b:1"),
@@ -31,12 +37,15 @@ def test_the_files_are_those_that_were_reviewed(case: str, tmp_path: Path) -> No
 
     assert main(["container", "init", CASES[case][0], str(place), *CASES[case][1:]]) == 0
 
-    assert files_in(place) == files_in(GOLDEN / case)
+    written = {
+        name: text.replace(str(place), "/src/project") for name, text in files_in(place).items()
+    }
+    assert written == files_in(GOLDEN / case)
 
 
 def test_every_kind_has_a_case() -> None:
-    assert {words[0] for words in CASES.values()} == {kind.value for kind in KINDS}
-    assert set(KINDS) <= set(FileKind)
+    assert {words[0] for words in CASES.values()} == {kind.value for kind in FileKind}
+    assert set(KINDS) == set(FileKind)
 
 
 def test_every_reviewed_file_has_a_case() -> None:

@@ -7,7 +7,7 @@ from claude_proxy.cli.container_options import engine_of
 from claude_proxy.cli.container_options import statedir as statedir_in_force
 from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.sandbox.container import store
-from claude_proxy.sandbox.container.plan.model import ContainerStatus
+from claude_proxy.sandbox.container.plan.model import ContainerStatus, EngineKind
 from claude_proxy.sandbox.container.plan.planner import HOME
 
 
@@ -26,7 +26,11 @@ def home_of(statedir: str | None, name: str) -> Path:
             where=name,
             fix=f"stop it first: claude-proxy container stop {name}",
         )
-    if not stored.volume:
+    if stored.engine is EngineKind.DOCKER:
         return store.directory_of(place, name) / HOME
+    if not stored.volume:
+        raise ClaudeProxyError(
+            f'the home of "{name}" goes with the container', where="--rm", fix="run it without --rm"
+        )
     (found,) = json.loads(engine.call("volume", "inspect", "--", stored.volume))
     return Path(str(found["Mountpoint"]))

@@ -20,7 +20,7 @@ from claude_proxy.policy.patterns import HostPattern, PathGlob, PatternError, Pa
 from claude_proxy.policy.policy import Policy
 from claude_proxy.policy.reason import Reason
 from claude_proxy.policy.request import Request, Scheme
-from claude_proxy.policy.rules import Rule, Tls
+from claude_proxy.policy.rules import WEB_PORTS, RawScheme, Rule, Tls
 from claude_proxy.wire.address import Address, AddressKind, effective, kind_of
 from claude_proxy.wire.authority import Authority, text_of
 
@@ -106,6 +106,30 @@ deny_rules = st.builds(
     st.none() | ports,
     methods,
     globs,
+    st.just(Tls.INTERCEPT),
+    st.just(()),
+    st.just(""),
+    sources,
+)
+tcp_rules = st.builds(
+    Rule,
+    patterns,
+    st.just(RawScheme.TCP),
+    ports,
+    st.none(),
+    st.none(),
+    st.just(Tls.INTERCEPT),
+    networks,
+    st.just(""),
+    sources,
+)
+tcp_denials = st.builds(
+    Rule,
+    patterns,
+    st.just(RawScheme.TCP),
+    st.none() | ports,
+    st.none(),
+    st.none(),
     st.just(Tls.INTERCEPT),
     st.just(()),
     st.just(""),
@@ -563,3 +587,68 @@ def test_a_path_is_ambiguous_exactly_where_the_model_says_so(path: str) -> None:
     decision = policy.decide_request(Request(Scheme.HTTPS, target, target, "GET", path))
 
     assert (decision.reason is Reason.AMBIGUOUS_PATH) == is_ambiguous(path)
+
+
+# Bytes of any protocol
+
+with_tcp = st.builds(
+    Policy,
+    st.lists(allow_rules() | tcp_rules, min_size=1, max_size=6).map(tuple),
+    st.lists(deny_rules | tcp_denials, max_size=2).map(tuple),
+)
+
+
+@given(policies, targets)
+def test_no_other_rule_implies_bytes_of_any_protocol(policy: Policy, target: Authority) -> None:
+    assert not policy.decide_connect(target).raw
+    assert not policy.decide_raw(target).allowed
+
+
+@given(with_tcp, targets)
+def test_bytes_of_any_protocol_need_a_rule_for_just_that_and_no_denial(
+    policy: Policy, target: Authority
+) -> None:
+    if not policy.decide_raw(target).allowed:
+        return
+
+    naming = [
+        rule
+        for rule in allow_rules_for(policy, target)
+        if rule.scheme is RawScheme.TCP and target.port in (rule.ports or ())
+    ]
+    assert policy.decide_connect(target).rule in naming
+    assert target.port not in WEB_PORTS
+    denials = deny_rules_for(policy, target)
+    assert not any(rule.scheme in {None, RawScheme.TCP} for rule in denials)
+    assert not any(rule.limited for rule in denials)
+
+
+@given(with_tcp, requests())
+def test_a_rule_for_tcp_decides_about_no_request(policy: Policy, request: Request) -> None:
+    def without(rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
+        return tuple(rule for rule in rules if rule.scheme is not RawScheme.TCP)
+
+    others = Policy(without(policy.allow), without(policy.deny))
+
+    assert policy.decide_request(request).allowed == others.decide_request(request).allowed
+
+
+@given(with_tcp, deny_rules | tcp_denials, questions(), targets)
+def test_another_denial_never_lets_bytes_through(
+    policy: Policy, more: Rule, ask: Ask, target: Authority
+) -> None:
+    denying = Policy(policy.allow, (*policy.deny, more))
+
+    assert denying.decide_raw(target).allowed <= policy.decide_raw(target).allowed
+    assert denying.decide_connect(target).allowed <= policy.decide_connect(target).allowed
+    assert ask(denying).allowed <= ask(policy).allowed
+
+
+@given(with_tcp, questions(), targets)
+def test_the_order_of_rules_for_tcp_decides_nothing(
+    policy: Policy, ask: Ask, target: Authority
+) -> None:
+    turned = Policy(policy.allow[::-1], policy.deny[::-1])
+
+    assert ask(turned).allowed == ask(policy).allowed
+    assert turned.decide_raw(target).allowed == policy.decide_raw(target).allowed

@@ -347,6 +347,7 @@ def _decision_facts(decision: Decision | None) -> dict[str, Any] | None:
         "reason": decision.reason.value,
         "tls": None if decision.tls is None else decision.tls.value,
         "rule": _rule_facts(decision.rule),
+        **({"raw": True} if decision.raw else {}),
     }
 
 

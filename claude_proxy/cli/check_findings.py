@@ -180,7 +180,7 @@ def lines_of(findings: Findings, options: Sequence[str]) -> Iterator[str]:
         yield f"  address {findings.address}: denied ({decision.reason})"
     if (command := findings.advice.command(*options)) is not None:
         yield f"  to allow it: {command}"
-    elif findings.advice.text:
+    if findings.advice.text:
         yield f"  {findings.advice.text}"
     for name in findings.presets:
         named = shlex.join(("claude-proxy", "allow", "--preset", name, *options))

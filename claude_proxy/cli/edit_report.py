@@ -146,7 +146,7 @@ def permitted(rule: Rule) -> str:
 
 def _requests(rule: Rule) -> str:
     if rule.scheme is RawScheme.TCP:
-        return "every byte of any protocol to"
+        return "bytes of any protocol but HTTP to"
     if not rule.limited:
         return "every request to"
     paths = "" if rule.paths is None else ", ".join(glob.text for glob in rule.paths)

@@ -45,6 +45,8 @@ class ServerLogin:
     def receive(self, data: bytes) -> bytes:
         """Take bytes of the server; return what to send. PostgresError; ScramError."""
         self._in += data
+        if self.work is not None and len(self._in) > postgres.LONGEST_ANSWER:
+            raise PostgresError("the server does not wait for an answer")
         out = b""
         while not self.is_over and self.work is None:
             found = postgres.read_message(self._in, postgres.LONGEST_ANSWER)

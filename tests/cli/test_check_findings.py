@@ -103,6 +103,32 @@ def test_ssh_is_advised_an_entry_for_tcp(
     assert f"to allow it: claude-proxy allow tcp://a.test:{port}" in shown
 
 
+def test_where_it_is_not_known_what_is_spoken_both_entries_are_named(
+    capsys: pytest.CaptureFixture[str], confdir: Path
+) -> None:
+    (confdir / "allowlist.yaml").write_text("allow: [a.test]\n")
+
+    assert main(["check", "a.test:7000"]) == 1
+    shown = capsys.readouterr().out
+    assert "to allow it: claude-proxy allow a.test:7000" in shown
+    assert "neither TLS nor HTTP" in shown
+    assert "claude-proxy allow tcp://a.test:7000" in shown
+
+
+def test_a_private_address_of_a_tunnel_of_tcp_is_named_with_its_scheme(
+    capsys: pytest.CaptureFixture[str], confdir: Path
+) -> None:
+    (confdir / "allowlist.yaml").write_text(
+        "allow: [{host: 10.1.2.3, scheme: tcp, ports: [5432]}]\n"
+    )
+
+    found = checked(capsys, "tcp://10.1.2.3:5432")
+
+    assert found["allowed"]
+    assert found["connect"]["raw"]
+    assert not checked(capsys, "tcp://10.1.2.3:5433")["allowed"]
+
+
 def test_commands_name_the_configuration_that_was_given(
     capsys: pytest.CaptureFixture[str], confdir: Path, tmp_path: Path
 ) -> None:

@@ -56,3 +56,32 @@ def test_a_password_in_a_url_is_not_repeated() -> None:
         question_of("https://me:hunter2@a.test/")
 
     assert "hunter2" not in "".join(caught.value.lines())
+
+
+@pytest.mark.parametrize(
+    ("url", "target"),
+    [
+        ("tcp://db.test:5432", "db.test:5432"),
+        ("TCP://db.test:5432/", "db.test:5432"),
+        ("postgres://me:hunter2@db.test/shop?sslmode=require", "db.test:5432"),
+        ("rediss.test:6379", "rediss.test:6379"),
+        ("redis://[fd00::5]", "[fd00::5]:6379"),
+        ("mongodb://db.test:27018/x", "db.test:27018"),
+    ],
+)
+def test_another_protocol_is_asked_about_as_a_tunnel_and_shows_no_password(
+    url: str, target: str
+) -> None:
+    question = question_of(url)
+
+    assert str(question.target) == target
+    assert question.scheme is None
+    assert "hunter2" not in question.url
+
+
+@pytest.mark.parametrize("url", ["tcp://db.test", "tcp://db.test:5432/x", "tcp://db.test:0"])
+def test_tcp_names_a_host_and_a_port_alone(url: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        question_of(url)
+
+    assert caught.value.fix

@@ -174,7 +174,7 @@ def test_check_allow_and_log_know_it(proxy: Proxy) -> None:
     assert "inside: any protocol but HTTP" in claude_proxy("check", "db.test:5432")
     assert "denied (not-tls)" in claude_proxy("check", "postgres://me:secret@web-db.test/x")
     added = claude_proxy("allow", "tcp://db.test:6379")
-    assert "permits: every byte of any protocol to tcp://db.test:6379" in added
+    assert "permits: bytes of any protocol but HTTP to tcp://db.test:6379" in added
     assert "scheme: tcp\n    ports: [6379]" in proxy.allowlist.read_text()
     shown = proxy.place.claude_proxy("log", "--host", "db.test").stdout
     assert "CONNECT db.test:5432" in " ".join(shown.split())

@@ -193,12 +193,12 @@ def _of_url(found: "re.Match[str]", text: str) -> Pasted:
 
 
 def _of_tcp(found: "re.Match[str]", text: str) -> Pasted:
-    if not found["port"]:
-        fix = f"write the port, such as {text.rstrip('/:')}:5432"
-        raise PatternError("tcp:// needs a port, as any protocol could be spoken there", fix)
     if found["path"] not in {None, "/"} or found["rest"] is not None:
-        fix = f"write tcp://{found['host']}:{found['port']}"
-        raise PatternError("tcp:// has no path, as no request is seen there", fix)
+        fix = f"write tcp://{found['host']}:{found['port'] or 'PORT'}"
+        raise PatternError("tcp:// names a host and a port, and nothing behind them", fix)
+    if not found["port"]:
+        fix = f"write the port, such as tcp://{found['host']}:5432"
+        raise PatternError("tcp:// needs a port, as any protocol could be spoken there", fix)
     host, port = found["host"].strip("[]"), _port(found, text, 0)
     return Pasted(host=host, scheme=RawScheme.TCP, port=port, has_scheme=True)
 

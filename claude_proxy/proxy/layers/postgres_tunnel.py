@@ -293,12 +293,14 @@ class PostgresTunnel(layer.Layer):
                 results.append(error)
 
         self._work = RunApart(compute, _SCRAM_WORK)
+        yield PauseReading(self._upstream.server, hold=True)
         yield self._work
 
     def _worked(self, command: RunApart) -> Commands:
         login, work, self._work = self._login, self._work, None
         if login is None or work is not command or not self._results:
             return
+        yield PauseReading(self._upstream.server, hold=False)
         result = self._results.pop()
         if isinstance(result, ScramError):
             raise result

@@ -55,7 +55,7 @@ def remove(engine: Engine, stored: StoredContainer, statedir: Path, *, force: bo
         with _keeper_of(store.directory_of(statedir, stored.name)) as keeper:
             with contextlib.suppress(ClaudeProxyError):
                 engine.stop(stored.name, timeout_s=0)
-            engine.remove(stored.name, force=True)
+            removal.remove_container(engine, stored)
             if keeper is not None:
                 select.select([keeper], [], [], _PATIENCE_S)
     removal.forget(statedir, stored, engine)

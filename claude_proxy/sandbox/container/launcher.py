@@ -235,7 +235,7 @@ def _replace_older(prepared: Prepared, say: Reporter) -> bool:
             fix="use another --name",
         )
     say(f'note: the stopped container "{spec.name}" is replaced; its home is kept')
-    engine.remove(spec.name)
+    removal.remove_container(engine, store.load(spec.run.settings.statedir, spec.name))
     return True
 
 

@@ -16,7 +16,19 @@ def forget(statedir: Path, stored: StoredContainer, engine: Engine) -> None:
     with contextlib.suppress(ClaudeProxyError):
         if stored.volume:
             engine.remove_volume(stored.volume)
-    if (stored.way, stored.engine) != (Way.ENTER, EngineKind.PODMAN):
+    if _has_holder(stored):
         with contextlib.suppress(ClaudeProxyError):
             engine.remove(holder_name(stored.name), force=True)
     store.remove(statedir, stored.name)
+
+
+def remove_container(engine: Engine, stored: StoredContainer) -> None:
+    """Remove a container itself, after the one that has joined it to make sockets there again."""
+    if _has_holder(stored):
+        with contextlib.suppress(ClaudeProxyError):
+            engine.remove(holder_name(stored.name, again=True), force=True)
+    engine.remove(stored.name, force=True)
+
+
+def _has_holder(stored: StoredContainer) -> bool:
+    return (stored.way, stored.engine) != (Way.ENTER, EngineKind.PODMAN)

@@ -28,6 +28,8 @@ PROXY_SOCKET, GATEWAY_SOCKET = "proxy.sock", "gateway.sock"
 
 NO_NETWORK = "none"
 
+_OWN_USERS = "--userns=keep-id"  # of the planner, for podman without root
+
 _HOLDER_PROCESSES = 8
 _HOLDER_MEMORY = 64 * 1024 * 1024
 
@@ -50,9 +52,12 @@ class HolderPlan:
         return (*self.options, *volumes, self.image, *self.command)
 
 
-def holder_name(name: str) -> str:
-    """Return the name of the container that holds the network of another."""
-    return f"{LABEL}-network-of-{name}"
+def holder_name(name: str, *, again: bool = False) -> str:
+    """Return the name of the container that holds the network of another.
+
+    `again`: of the one that joins it, to make sockets in a namespace that has lost its holder.
+    """
+    return f"{LABEL}-network-of-{name}{'-again' if again else ''}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +77,7 @@ def holder(
 
     `network` is another one only to make sockets in a namespace that lost its holder.
     """
-    name = holder_name(plan.name) if network == NO_NETWORK else f"{holder_name(plan.name)}-again"
+    name = holder_name(plan.name, again=network != NO_NETWORK)
     options = ("--name", name, *_holder_options(plan, facts, content.user, network))
     return HolderPlan(name, options, content.mounts, content.image, content.command)
 
@@ -86,6 +91,9 @@ def _holder_options(
     for value in _values(plan.options, "--security-opt"):
         if value.startswith("seccomp="):
             yield from ("--security-opt", value)
+    if _OWN_USERS in plan.options:
+        # /sys is mounted by the owner of the network, so both have the same users.
+        yield _OWN_USERS if network == NO_NETWORK else f"--userns={network}"
     if network != NO_NETWORK:
         yield "--rm"
     else:
@@ -100,8 +108,11 @@ def _holder_options(
 
 def joined(plan: ContainerPlan, holder: HolderPlan, *, way: Way) -> ContainerPlan:
     """Return the plan of a container that joins the network of its holder."""
-    options = _without(plan.options, "--network", "--hostname")
     network = f"container:{holder.name}"
+    options = tuple(
+        f"--userns={network}" if option == _OWN_USERS else option
+        for option in _without(plan.options, "--network", "--hostname")
+    )
     return replace(plan, way=way, options=("--network", network, *options), beside=holder.words)
 
 

@@ -112,6 +112,17 @@ def test_a_container_joins_its_holder_and_keeps_every_other_option() -> None:
     assert any(" ".join(held.words[:2]) in line for line in plan.lines())
 
 
+def test_a_container_with_users_of_its_own_shares_them_with_its_holder() -> None:
+    """/sys can be mounted only by the owner of the network namespace."""
+    plan = replace(PLAN, options=(*OPTIONS, "--userns=keep-id"))
+    held = holder(plan, FACTS, CONTENT)
+
+    assert "--userns=keep-id" in held.words
+    assert f"--userns=container:{held.name}" in joined(plan, held, way=Way.PAUSE).options
+    again = holder(plan, FACTS, CONTENT, network="container:web")
+    assert "--userns=container:web" in again.words
+
+
 def relayed(plan: ContainerPlan = PLAN, image: ImageFacts = IMAGE) -> ContainerPlan:
     relay = ("/run/python/ld.so", "python", "init.py")
     return with_relay(plan, image, relay=relay, lent=LENT, way_out=Path("/state/web/way-out"))

@@ -385,6 +385,11 @@ _KNOWN = (
         ),
     ),
     (
+        r"name [\"']?/?[\w.-]+[\"']? is already in use",
+        "there is a container of this name that claude-proxy did not make",
+        "use another --name",
+    ),
+    (
         r"permission denied.*docker.*(?:sock|daemon)",
         "this user may not talk to the Docker daemon",
         "use podman: --engine podman; or Docker's rootless mode; the group docker is root's power",

@@ -188,6 +188,12 @@ def start(
         raise error.reason from error
 
 
+def is_ours(state: ContainerState, stored: StoredContainer) -> bool:
+    """Tell whether a container is the one that is kept here, by its labels."""
+    labels = state.labels
+    return labels.get(NAME_LABEL) == stored.name and labels.get(PLAN_LABEL) == stored.plan
+
+
 def ours(engine: Engine, stored: StoredContainer) -> ContainerState:
     """Return a container as the engine knows it; ClaudeProxyError if it is not the one we made."""
     state = engine.inspect(stored.name)
@@ -197,8 +203,7 @@ def ours(engine: Engine, stored: StoredContainer) -> ContainerState:
             where=f"{engine.kind} ps --all",
             fix=f"forget it: claude-proxy container rm {stored.name}",
         )
-    labels = state.labels
-    if labels.get(NAME_LABEL) != stored.name or labels.get(PLAN_LABEL) != stored.plan:
+    if not is_ours(state, stored):
         raise ClaudeProxyError(
             f'the container "{stored.name}" was not made by this claude-proxy',
             where=f"{engine.kind} inspect {stored.name}",
@@ -369,7 +374,9 @@ def _has_run(engine: Engine, stored: StoredContainer) -> bool:
     """Tell whether CMD was started; one that removed itself has run."""
     with contextlib.suppress(ClaudeProxyError):
         state = engine.inspect(stored.name)
-        return state is None or not state.started.startswith("0001-")
+        if state is None:
+            return True
+        return is_ours(state, stored) and not state.started.startswith("0001-")
     return False
 
 

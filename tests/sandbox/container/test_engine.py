@@ -300,3 +300,19 @@ def test_another_daemon_is_asked_anew(tmp_path: Path) -> None:
     )
 
     assert other.facts(cache).rootless
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        'docker: Error response from daemon: Conflict. The container name "/web" is already in use',
+        'Error: creating container storage: the container name "web" is already in use by 1d',
+    ],
+)
+def test_a_name_that_is_taken_is_told_in_the_same_words_by_both_engines(
+    tmp_path: Path, said: str
+) -> None:
+    problem = explained(engine(tmp_path), "run", said.encode())
+
+    assert problem.what == "there is a container of this name that claude-proxy did not make"
+    assert problem.fix == "use another --name"

@@ -222,6 +222,12 @@ def _progress() -> "Iterator[Progress]":
 
 
 _ANSWERS = {True: "yes", False: "NO", None: "?"}
+# Whether a client that ignores the proxy is led to it in a run.
+_LED = {
+    True: "`claude-proxy run --transparent on` leads it to the proxy",
+    False: "`claude-proxy run --transparent on` does not lead it to the proxy",
+    None: "",
+}
 
 
 def trust_lines(looks: "Sequence[ClientResult]") -> Iterator[str]:
@@ -236,7 +242,8 @@ def trust_lines(looks: "Sequence[ClientResult]") -> Iterator[str]:
         level = Level.OK if look.good else Level.ERROR
         cells = (_ANSWERS[look.uses_proxy].ljust(column), _ANSWERS[look.trusts])
         yield _painted(f"{look.client.ljust(width)}  {'  '.join(cells)}", level)
-        for mark, text in (("said:", look.said), ("fix:", look.fix)):
+        led = _LED[look.transparent] if look.uses_proxy is False else ""
+        for mark, text in (("said:", look.said), ("fix:", look.fix), ("inside:", led)):
             if text:
                 yield f"{' ' * width}  {mark} {escape_text(text)}"
 

@@ -29,6 +29,7 @@ from claude_proxy.doctor.bounded_run import Completed, run_program, words_of
 from claude_proxy.doctor.clients import ABSENT_CODE, CLIENTS, SHIMS, Client
 from claude_proxy.doctor.probe_server import Identity, ProbeServer, ReceivedRequest
 from claude_proxy.doctor.setup import read_pair
+from claude_proxy.doctor.transparent_trial import TransparentTrial
 from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.sandbox.helper_processes import start_proxy_process
 from claude_proxy.sandbox.run_directory import RunDirectory
@@ -68,6 +69,7 @@ class ClientResult:
     trusts: bool | None = None
     said: str = ""  # its own error message
     fix: str | None = None
+    transparent: bool | None = None  # whether `run --transparent on` leads it to the proxy
 
     @property
     def good(self) -> bool:
@@ -284,7 +286,21 @@ def _try_directly(client: Client, program: str, ran: Completed, setup: ProbeSetu
         return _result(client, setup, ran, uses_proxy=None, trusts=None)
     # A CA that is limited to other hosts is not valid for localhost, which proves nothing.
     trusts = _trusts(requests) if setup.domain == _DOMAIN else None
-    return _result(client, setup, ran, uses_proxy=False, trusts=trusts)
+    result = _result(client, setup, ran, uses_proxy=False, trusts=trusts)
+    return replace(result, transparent=_is_led(client, program, setup))
+
+
+def _is_led(client: Client, program: str, setup: ProbeSetup) -> bool | None:
+    """Tell whether a run with `--transparent on` leads a client to the proxy; None: not known."""
+    host = f"led-{_host_of(client, setup.domain)}"
+    project = Path(tempfile.mkdtemp(dir=setup.homes))
+    facts = {"url": f"https://{host}:{setup.server.port}", "home": str(project)}
+    for name, text in client.files.items():
+        (project / name).write_text(text, encoding="utf-8")
+    words = [program, *(_filled(word, facts) for word in client.argv[1:])]
+    environ = {name: _filled(value, facts) for name, value in client.environ.items()}
+    trial = TransparentTrial(setup.homes.parent, setup.server.port, _LIMIT_S)
+    return trial.is_led(host, words, project, environ, lambda: bool(setup.server.wait_for(host)))
 
 
 def _run(client: Client, program: str, host: str, setup: ProbeSetup) -> Completed:

@@ -119,7 +119,7 @@ def test_all_checks_are_made_by_the_command(capsys: pytest.CaptureFixture[str]) 
 
 LOOKS = [
     ClientResult("curl", True, True, True),
-    ClientResult("node", True, False, True, "ENOTFOUND", "use Node 24"),
+    ClientResult("node", True, False, True, "ENOTFOUND", "use Node 24", transparent=True),
     ClientResult("deno", False),
     ClientResult("java", True, None, None, "", "see why `java` fails"),
 ]
@@ -154,6 +154,7 @@ def test_each_client_is_a_line_and_what_fixes_it_stands_below(
         "node  NO              yes",
         "      said: ENOTFOUND",
         "      fix: use Node 24",
+        "      inside: `claude-proxy run --transparent on` leads it to the proxy",
         "deno  not installed",
         "java  ?               ?",
         "      fix: see why `java` fails",

@@ -202,3 +202,10 @@ def test_the_plan_says_nothing_new_without_it(runs: Launches) -> None:
     ran = runs.run("cat", "/proc/net/route", "/etc/resolv.conf")
 
     assert len(ran.stdout.splitlines()) == 1 + 3
+
+
+def test_plain_http_that_is_denied_is_answered_with_the_reason(runs: Launches) -> None:
+    ran = runs.run("curl", "-sS", "--noproxy", "*", "http://origin.test/", options=ON)
+
+    assert "reason: port-not-allowed" in ran.stdout, ran.stderr
+    assert [row.reason for row in runs.audit("--denied")] == ["port-not-allowed"]

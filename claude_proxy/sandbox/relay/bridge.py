@@ -351,7 +351,7 @@ class _Connection:
         except OSError as error:
             self._refused(opening, _words_of(error.errno))
         except TunnelRefusedError as refused:
-            self._refused(opening, str(refused))
+            self._refused(opening, str(refused), show=opening.is_http)
         else:
             if not data:
                 self._refused(opening, "it closed the connection")
@@ -361,9 +361,17 @@ class _Connection:
                 self._down.held += rest
                 self._join()
 
-    def _refused(self, opening: TunnelOpening, reason: str) -> None:
+    def _refused(self, opening: TunnelOpening, reason: str, *, show: bool = False) -> None:
+        """Reset a client whose tunnel is refused; or `show` it the answer, which it understands."""
         self._bridge.refused(opening.target, reason)
-        self.abort()
+        if not show:
+            self.abort()
+            return
+        self._opening = None
+        self._set_timer(_ANSWER_S, self.abort)
+        self._up.apply(PipeEvent.REFUSED)
+        self._down.held += opening.answer
+        self._join()
 
     def _give_up(self, problem: int) -> None:
         self._bridge.missed(problem)

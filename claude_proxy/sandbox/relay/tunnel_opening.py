@@ -10,6 +10,7 @@ from claude_proxy.sandbox.relay.unavailable import HEAD_LIMIT
 _END = b"\r\n\r\n"
 _REASON = b"x-claude-proxy-reason:"
 _LONGEST_REASON = 80
+_HTTP_PORT = ":80"
 _STATUS_WORDS = 2  # "HTTP/1.1 200", before the phrase
 
 
@@ -24,6 +25,16 @@ class TunnelOpening:
         self.target = target  # "host:port"
         self.request = f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n".encode("ascii")
         self._head = bytearray()
+
+    @property
+    def is_http(self) -> bool:
+        """Whether clients at this port would understand an answer of the proxy's."""
+        return self.target.endswith(_HTTP_PORT)
+
+    @property
+    def answer(self) -> bytes:
+        """What the proxy has answered so far."""
+        return bytes(self._head)
 
     def feed(self, data: bytes) -> bytes | None:
         """Return what follows the head of the answer, once it is complete; None until then.

@@ -787,3 +787,24 @@ def test_a_listener_can_be_added_while_others_are_served(directory: Path) -> Non
             assert exactly(client, 5) == b"hello"
         peer.sendall(GRANTED + b"hello")
         assert exactly(first, 5) == b"hello"
+
+
+def test_a_refused_client_of_plain_http_gets_the_answer_of_the_proxy(directory: Path) -> None:
+    answer = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 4\r\n\r\n"
+    with (
+        listening(socket.AF_UNIX, directory) as proxy,
+        Running(
+            listening(socket.AF_INET, directory),
+            upstream_of(proxy),
+            opening_for=lambda _client: TunnelOpening("web:80"),
+        ) as running,
+        running.client() as client,
+        accepted(proxy) as peer,
+    ):
+        client.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        exactly(peer, len(TunnelOpening("web:80").request))
+        peer.sendall(answer)
+        peer.sendall(b"why.")
+        peer.close()
+
+        assert everything_from(client) == answer + b"why."

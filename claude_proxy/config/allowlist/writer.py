@@ -12,7 +12,7 @@ from claude_proxy.deferred.patterns import lazy_pattern
 from claude_proxy.policy.messages.destinations import DestinationScope
 from claude_proxy.policy.messages.restrictions import MIB, ApiRestrictions
 from claude_proxy.policy.request import Scheme
-from claude_proxy.policy.rules import Rule, RuleScheme, Tls
+from claude_proxy.policy.rules import RawScheme, Rule, RuleScheme, Tls
 
 _DEFAULT_PORTS: dict[RuleScheme, frozenset[int]] = {
     Scheme.HTTPS: frozenset({443}),
@@ -35,7 +35,7 @@ def facts_of(rule: Rule) -> dict[str, Any]:
         "ports": None if rule.ports is None else sorted(rule.ports),
         "methods": None if rule.methods is None else sorted(rule.methods),
         "paths": None if rule.paths is None else [glob.text for glob in rule.paths],
-        "tls": rule.tls,
+        "tls": None if rule.scheme is RawScheme.TCP else rule.tls,  # nobody looks at it there
         "addresses": [str(network) for network in rule.addresses],
         "note": rule.note,
         "source": str(rule.source),

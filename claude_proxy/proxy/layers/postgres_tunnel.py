@@ -8,7 +8,7 @@ login the bytes are copied.
 """
 
 import secrets as randomness
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from enum import Enum, auto
 
 from mitmproxy.connection import ConnectionState
@@ -30,10 +30,13 @@ from claude_proxy.proxy.layers.session import (
     TimedOut,
     Waiting,
 )
+from claude_proxy.proxy.layers.tls_intercept import TlsIntercept
+from claude_proxy.proxy.layers.tls_watch import TlsWatch
 from claude_proxy.proxy.layers.upstream import UpstreamConnection, UpstreamEnded, UpstreamOpened
 from claude_proxy.proxy.upstream_errors import UpstreamError
 from claude_proxy.wire import postgres
 from claude_proxy.wire.authority import Authority
+from claude_proxy.wire.client_hello import ClientHello
 from claude_proxy.wire.postgres import (
     CancelRequest,
     EncryptionRequest,
@@ -42,6 +45,9 @@ from claude_proxy.wire.postgres import (
 )
 from claude_proxy.wire.postgres_login import ServerLogin
 from claude_proxy.wire.scram import ScramError
+
+# Passes the connection to another layer, with the bytes that were read and not used.
+type ReplaceWith = Callable[[layer.Layer, bytes], Commands]
 
 _NONCE_BYTES = 18  # as many as libpq's; 24 characters in base64, none of them a comma
 _SCRAM_WORK = 64 * 1024  # about how long it takes, in bytes of a body that is judged
@@ -80,14 +86,28 @@ class _Step(Enum):
 _OF_CLIENT = frozenset({_Step.STARTUP, _Step.PASSWORD})
 
 
+class _Watch(TlsWatch):
+    """Watches the client's TLS; the tunnel is one attempt to its end."""
+
+    def trusted(self) -> None:
+        """Let the attempt go on: there are no requests that would have their own."""
+
+
 class PostgresTunnel(layer.Layer):
     """A tunnel to a database to which a credential is bound."""
 
     def __init__(
-        self, context: Context, session: Session, target: Authority, attempt: Attempt
+        self,
+        context: Context,
+        session: Session,
+        target: Authority,
+        attempt: Attempt,
+        replace_with: ReplaceWith | None,
     ) -> None:
+        """Begin at the client's first message; without `replace_with` it speaks TLS already."""
         super().__init__(context)
         self._session = session
+        self._replace_with = replace_with
         self._target = target
         self._attempt = attempt
         self._step = _Step.STARTUP
@@ -160,7 +180,7 @@ class PostgresTunnel(layer.Layer):
             if found.is_tls in self._refused_encryption or self._in:
                 raise PostgresError("the client goes on before the answer")
             self._refused_encryption.add(found.is_tls)
-            yield from self._say(postgres.NO_ENCRYPTION)
+            yield from self._answer_encryption(found)
         elif isinstance(found, CancelRequest):
             self._cancel = found
             yield from self._dial()
@@ -168,6 +188,25 @@ class PostgresTunnel(layer.Layer):
             self._startup = found
             self._step = _Step.PASSWORD
             yield from self._say(postgres.negotiated(found) + postgres.ASK_FOR_PASSWORD)
+
+    def _answer_encryption(self, asked: EncryptionRequest) -> Commands:
+        """Go on in TLS with the certificate of our CA, if there is one; else without."""
+        replace_with, shows = self._replace_with, None
+        if asked.is_tls and replace_with is not None:
+            shows = self._session.leaf_contexts.context_for(self._target.host)
+        if shows is None or replace_with is None:
+            yield from self._say(postgres.NO_ENCRYPTION)
+            return
+        yield from self._say(postgres.OFFERS_TLS)
+        self._step = _Step.OVER
+        watch = _Watch(self._session, self._attempt, self._target)
+        # Its server name decides nothing: nobody but this proxy reads the hello.
+        hello = ClientHello(None, (), encrypted=False)
+        intercept = TlsIntercept(self.context, hello, self._inside_tls, watch, shows)
+        yield from replace_with(intercept, b"")
+
+    def _inside_tls(self, context: Context) -> layer.Layer:
+        return PostgresTunnel(context, self._session, self._target, self._attempt, None)
 
     def _read_password(self) -> Commands:
         found = postgres.read_message(self._in, postgres.LONGEST_PASSWORD)

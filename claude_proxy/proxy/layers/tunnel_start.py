@@ -174,6 +174,6 @@ def tunnel_to(  # noqa: PLR0913 - the facts of an open tunnel
                 PostgresTunnel,
             )
 
-            return PostgresTunnel(context, session, target, attempt)
+            return PostgresTunnel(context, session, target, attempt, replace_with)
         return RawTunnel(context, session, target, attempt)
     return TunnelStart(context, session, attempt, replace_with, target=target, dialer=dialer)

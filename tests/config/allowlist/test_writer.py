@@ -39,3 +39,12 @@ def test_a_rule_printed_as_an_entry_loads_to_the_same_rule(entry: dict[str, obje
     (again,) = load_entry(entry_of(rule)).allow
 
     assert facts_of(again) | {"source": ""} == facts_of(rule) | {"source": ""}
+
+
+def test_a_rule_for_tcp_is_printed_as_one_and_read_back() -> None:
+    text = '{host: a.example.com, scheme: "tcp", ports: [5432], addresses: ["10.0.0.0/8"]}'
+    (rule,) = load_entry(text).allow
+
+    assert entry_of(rule) == text
+    assert facts_of(rule)["scheme"] == "tcp"
+    assert facts_of(rule)["tls"] is None

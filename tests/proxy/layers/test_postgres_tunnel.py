@@ -1,15 +1,22 @@
 """Laws of a tunnel to a database: the client shows a placeholder, and the server never sees it."""
 
 import struct
+from collections.abc import Iterator
 from types import MappingProxyType
+from typing import NoReturn
 
 import pytest
+from mitmproxy.proxy.commands import Command
+from mitmproxy.proxy.layer import Layer
 
 from claude_proxy.events import Phase
 from claude_proxy.policy.credentials.secret import Secret
 from claude_proxy.proxy.dialer import DialError, Failure
 from claude_proxy.proxy.gate import Gate, NoSecrets
 from claude_proxy.proxy.layers.postgres_tunnel import PostgresTunnel
+from claude_proxy.proxy.layers.tls_intercept import TlsIntercept
+from claude_proxy.trust.certificate_authority import CertificateAuthority
+from claude_proxy.trust.leaf_contexts import LeafContexts
 from claude_proxy.wire import postgres
 from claude_proxy.wire.authority import Authority
 from tests.proxy.layers.stage import ORIGIN, Ledger, Stage, policy_of
@@ -39,12 +46,16 @@ class Holding(NoSecrets):
         self.statuses.append(status)
 
 
+def _in_no_tls(successor: Layer, early: bytes) -> NoReturn:
+    raise AssertionError((successor, early))
+
+
 def play(ledger: Ledger, more: str = "tls: none, auth: [md5],", **settings: bool) -> Stage:
     gate = Gate(policy_of(ALLOWLIST % more), ledger.events.append, secret_provider=Holding())
     attempt = gate.connect(ORIGIN, TARGET)
     attempt.status = 200
     return Stage(
-        lambda context, session: PostgresTunnel(context, session, TARGET, attempt),
+        lambda context, session: PostgresTunnel(context, session, TARGET, attempt, _in_no_tls),
         gate,
         **settings,  # type: ignore[arg-type]
     )
@@ -284,3 +295,27 @@ def test_a_tunnel_ends_with_its_binding(stage: Stage) -> None:
     assert not holds()
     gate.policy = policy_of(ALLOWLIST % "database: shop, tls: none,")
     assert not holds()
+
+
+def test_a_client_that_asks_for_tls_gets_it_where_there_is_a_ca(
+    ledger: Ledger, authority: CertificateAuthority
+) -> None:
+    gate = Gate(policy_of(ALLOWLIST % ""), ledger.events.append, secret_provider=Holding())
+    attempt = gate.connect(ORIGIN, TARGET)
+    successors: list[Layer] = []
+
+    def replace_with(successor: Layer, early: bytes) -> Iterator[Command]:
+        assert early == b""
+        successors.append(successor)
+        yield from ()
+
+    stage = Stage(
+        lambda context, session: PostgresTunnel(context, session, TARGET, attempt, replace_with),
+        gate,
+        leaf_contexts=LeafContexts(authority),
+    )
+
+    assert stage.says(struct.pack("!II", 8, 80877104)) == b"N"  # GSSAPI
+    assert stage.says(postgres.SSL_REQUEST) == b"S"
+    assert isinstance(successors[0], TlsIntercept)
+    assert ledger.outcomes == []

@@ -6,18 +6,19 @@ What is spoken there is not looked at: clients inside call it by the name that t
 """
 
 from collections.abc import Iterable
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 
 from claude_proxy.deferred.data_classes import replace
 from claude_proxy.policy.location import Location
 from claude_proxy.policy.patterns import HostPattern
 from claude_proxy.policy.policy import Policy
 from claude_proxy.policy.rules import RawScheme, Rule, Tls
+from claude_proxy.wire.address import Address
 
 NAME = "localhost"
 SOURCE = Location("--forward", 1, 1)
 
-_ADDRESSES = (ip_network("127.0.0.1/32"), ip_network("::1/128"))
+LOOPBACK: tuple[Address, ...] = (ip_address("127.0.0.1"), ip_address("::1"))
 
 
 def with_host_services(policy: Policy, ports: Iterable[int]) -> Policy:
@@ -34,7 +35,7 @@ def _rule_for(port: int) -> Rule:
         methods=None,
         paths=None,
         tls=Tls.INTERCEPT,
-        addresses=_ADDRESSES,
+        addresses=tuple(map(ip_network, LOOPBACK)),
         note="a service of this machine that the run was given",
         source=SOURCE,
         opaque=True,  # HTTP too: what a local service does with a Host field is its own affair

@@ -9,7 +9,9 @@ from collections.abc import Iterator, Sequence
 from claude_proxy.config.port_mappings import Forward
 from claude_proxy.events import Notice
 from claude_proxy.policy.advice import DeniedAttempt, advice_for
-from claude_proxy.policy.policy import Policy
+from claude_proxy.policy.decision import Decision
+from claude_proxy.policy.host_services import LOOPBACK
+from claude_proxy.policy.policy import AddressOwner, Policy
 from claude_proxy.policy.reason import Reason
 from claude_proxy.policy.rules import WEB_PORTS
 
@@ -21,7 +23,7 @@ def warnings(
 ) -> Iterator[str]:
     """Yield what to say of forwards that the policy denies."""
     for forward in forwards:
-        decision = policy.decide_raw(forward.target)
+        decision = _decided(forward, policy)
         if decision.allowed:
             continue
         what = f"--forward {forward} leads nowhere"
@@ -36,6 +38,16 @@ def warnings(
             yield f"{what}: the rules for {forward.target} allow no other protocol than theirs"
         else:
             yield f"{what} until a rule allows it; {_advice(forward, list_options)}"
+
+
+def _decided(forward: Forward, policy: Policy) -> Decision:
+    """Return what is decided about a forward, as far as that is known before names are resolved."""
+    decision = policy.decide_raw(forward.target)
+    for address in LOOPBACK if decision.allowed and forward.to_host else ():
+        decision = policy.decide_address(forward.target, address, AddressOwner.THIS_MACHINE)
+        if not decision.allowed:
+            break
+    return decision
 
 
 def _advice(forward: Forward, list_options: Sequence[str]) -> str:

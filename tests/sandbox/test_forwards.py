@@ -56,8 +56,9 @@ def test_a_forward_that_a_deny_rule_denies_names_the_rule() -> None:
 
 def test_a_service_of_this_machine_needs_no_rule_but_a_denial_wins() -> None:
     assert warnings("allow: [example.com]", "11434=host:11434") == []
-    (warning,) = warnings("deny: [localhost]", "11434=host:11434")
-    assert "the deny rule at allowlist.yaml:1 denies port 11434 of this machine's" in warning
+    for denied in ("localhost", "127.0.0.0/8", '"::1"'):
+        (warning,) = warnings(f"deny: [{denied}]", "11434=host:11434")
+        assert "the deny rule at allowlist.yaml:1 denies port 11434 of this" in warning
 
 
 def test_each_forward_is_recorded_at_the_start() -> None:

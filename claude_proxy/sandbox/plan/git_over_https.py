@@ -1,9 +1,10 @@
 """Git remotes over SSH, rewritten to HTTPS for the hosts that a policy allows over it; pure.
 
 SSH is an opaque tunnel with a key of the user's; over HTTPS each request is judged, and a bound
-credential stays outside. So Git is told to use `https://HOST/` in place of `git@HOST:` and its like
-(git-config(1), url.<base>.insteadOf). Law kept: nothing is allowed by it. It only chooses among
-what the policy allows, and an entry of the user's own for the same prefix comes first.
+credential stays outside. So Git gets settings to use `https://HOST/` where an address begins with
+`git@HOST:` and its like (git-config(1), url.<base>.insteadOf). Law kept: nothing is allowed by it.
+It only chooses among what the policy allows, and an entry of the user's own for the same prefix
+comes first.
 """
 
 from collections.abc import Iterable, Iterator

@@ -21,6 +21,8 @@ INTERFACE = "claude-proxy"
 
 # Of no other use than as the ends of such a link (RFC 7335, RFC 7600); neither is routed to.
 _INSIDE, _OUTSIDE = "192.0.0.8", "192.0.0.9"
+# Fixed, as answers to ARP depend on settings of the machine.
+_HARDWARE_INSIDE, _HARDWARE_OUTSIDE = b"\x02\0\0\0\0\x08", b"\x02\0\0\0\0\x09"
 _MTU = 65535
 _BACKLOG = 1024
 
@@ -37,16 +39,18 @@ def build() -> int:
         with Rtnetlink() as here:
             here.bring_up("lo")
             here.add_local_network("lo", POOL)
-            here.add_pair(INTERFACE, sandbox, _MTU)
+            here.add_pair(INTERFACE, sandbox, _MTU, (_HARDWARE_OUTSIDE, _HARDWARE_INSIDE))
             here.omit_ipv6(INTERFACE)
             here.add_address(INTERFACE, _OUTSIDE)
             here.bring_up(INTERFACE)
             here.add_link_route(INTERFACE, f"{_INSIDE}/32")
+            here.add_neighbour(INTERFACE, _INSIDE, _HARDWARE_INSIDE)
         os.setns(sandbox, os.CLONE_NEWNET)
         with Rtnetlink() as inside:
             inside.omit_ipv6(INTERFACE)
             inside.add_address(INTERFACE, _INSIDE)
             inside.bring_up(INTERFACE)
+            inside.add_neighbour(INTERFACE, _OUTSIDE, _HARDWARE_OUTSIDE)
             inside.add_route(INTERFACE, POOL, _OUTSIDE, _INSIDE)
         os.setns(own, os.CLONE_NEWNET)
         return own

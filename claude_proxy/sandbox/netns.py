@@ -33,7 +33,7 @@ _NO_FAMILY = errno.EAFNOSUPPORT  # a kernel without IPv6
 _FIX = "run `claude-proxy doctor`, which checks the namespaces of this machine"
 _NO_FAKE_NETWORK = (
     "leave out --transparent on; or let the kernel have virtual cables (CONFIG_VETH; "
-    "`sudo modprobe veth`)"
+    "`sudo modprobe veth`) and one more network namespace (sysctl user.max_net_namespaces)"
 )
 
 

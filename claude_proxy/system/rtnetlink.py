@@ -10,16 +10,18 @@ import socket
 import struct
 from types import TracebackType
 
-_NEWLINK, _NEWADDR, _NEWROUTE = 16, 20, 24
+_NEWLINK, _NEWADDR, _NEWROUTE, _NEWNEIGH = 16, 20, 24, 28
 _ERROR = 2  # NLMSG_ERROR, which is an acknowledgement too
 _REQUEST, _ACK, _EXCLUSIVE, _CREATE = 0x1, 0x4, 0x200, 0x400
 _NESTED = 0x8000
 
 _UP = 0x1  # IFF_UP
-_IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_AF_SPEC, _IFLA_NET_NS_FD = 3, 4, 18, 26, 28
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU = 1, 3, 4
+_IFLA_LINKINFO, _IFLA_AF_SPEC, _IFLA_NET_NS_FD = 18, 26, 28
 _INFO_KIND, _INFO_DATA, _VETH_PEER = 1, 2, 1
 _ADDR_GEN_MODE, _NO_ADDRESS = 8, 1  # IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
+_NDA_DST, _NDA_LLADDR, _PERMANENT = 1, 2, 0x80
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PREFSRC = 1, 4, 5, 7
 _TABLE_MAIN, _TABLE_LOCAL = 254, 255
 _PROTOCOL_STATIC = 4
@@ -31,6 +33,7 @@ _HEAD = struct.Struct("IHHII")
 _LINK = struct.Struct("BxHiII")
 _ROUTE = struct.Struct("8BI")
 _ADDRESS = struct.Struct("4BI")
+_NEIGHBOUR = struct.Struct("BxxxiHBB")
 _ANSWER_LIMIT = 64 * 1024
 
 
@@ -51,13 +54,19 @@ class Rtnetlink:
     ) -> None:
         self._socket.close()
 
-    def add_pair(self, name: str, other_namespace: int, mtu: int) -> None:
-        """Create two ends of a cable (veth(4)) of one name: here, and in the other namespace."""
+    def add_pair(
+        self, name: str, other_namespace: int, mtu: int, hardware: tuple[bytes, bytes]
+    ) -> None:
+        """Create two ends of a cable (veth(4)) of one name: here, and in the other namespace.
+
+        `hardware` are the Ethernet addresses of this end and of the other one.
+        """
         common = _attribute(_IFLA_IFNAME, _text(name)) + _attribute(_IFLA_MTU, _number(mtu))
-        peer = _link() + common + _attribute(_IFLA_NET_NS_FD, _number(other_namespace))
+        here, there = (_attribute(_IFLA_ADDRESS, address) for address in hardware)
+        peer = _link() + common + there + _attribute(_IFLA_NET_NS_FD, _number(other_namespace))
         data = _attribute(_INFO_DATA | _NESTED, _attribute(_VETH_PEER | _NESTED, peer))
         info = _attribute(_IFLA_LINKINFO | _NESTED, _attribute(_INFO_KIND, _text("veth")) + data)
-        self._ask(_NEWLINK, _CREATE | _EXCLUSIVE, _link() + common + info)
+        self._ask(_NEWLINK, _CREATE | _EXCLUSIVE, _link() + common + here + info)
 
     def bring_up(self, name: str) -> None:
         """Bring an interface up."""
@@ -83,6 +92,13 @@ class Rtnetlink:
             _CREATE | _EXCLUSIVE,
             head + _attribute(_IFA_LOCAL, packed) + _attribute(_IFA_ADDRESS, packed),
         )
+
+    def add_neighbour(self, name: str, address: str, hardware: bytes) -> None:
+        """Fix the Ethernet address of an IPv4 neighbour, so that nobody has to ask for it."""
+        index = socket.if_nametoindex(name)
+        head = _NEIGHBOUR.pack(socket.AF_INET, index, _PERMANENT, 0, 0)
+        place = _attribute(_NDA_DST, socket.inet_aton(address))
+        self._ask(_NEWNEIGH, _CREATE | _EXCLUSIVE, head + place + _attribute(_NDA_LLADDR, hardware))
 
     def add_local_network(self, name: str, network: str) -> None:
         """Make all addresses of an IPv4 network this machine's own, on an interface."""

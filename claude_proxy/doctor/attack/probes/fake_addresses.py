@@ -33,9 +33,10 @@ _LETTERS = "abcdefghijklmnopqrstuvwxyz234567"
 
 def fake_addresses(spec: Spec) -> Iterator[Try]:
     """Carry data in names below an allowed wildcard, and reach what no name stands for."""
-    yield _many_names(spec["names"])
+    base: str = spec.get("names") or spec["denied_host"]  # elsewhere nothing has such a wildcard
+    yield _many_names(base)
     for size in (24, 41, 60):
-        name = f"{_random(size)}.{spec['names']}"
+        name = f"{_random(size)}.{base}"
         yield _unknown(f"a label of {size} random letters", name)
     yield _unknown("data in a denied name", f"{_random(20)}.{spec['denied_host']}")
     host, port = spec["allowed"]

@@ -43,7 +43,7 @@ def honest(spec: Spec) -> Iterator[Try]:
         yield through(what, "answered 200")
     else:
         yield stopped(what, POLICY, f"{answer.status} {answer.reason}")
-    if spec["transparent"]:
+    if spec.get("transparent"):
         yield _at_fake_address(spec, what)
     if spec["bound"]:
         what = "a message with the placeholder"

@@ -187,9 +187,17 @@ def mount_guard(
 
 
 def start_mount_guard(
-    guarded: Sequence[GuardedMount], init: int, run_directory: RunDirectory, log: RunLog
+    guarded: Sequence[GuardedMount],
+    init: int,
+    run_directory: RunDirectory,
+    log: RunLog,
+    *,
+    whole: bool = False,
 ) -> MountGuard:
-    """Start the guard of a sandbox; it does nothing before `MountGuard.watch`."""
+    """Start the guard of a sandbox; it does nothing before `MountGuard.watch`.
+
+    `whole`: the first process inside is not ours.
+    """
     until, lifeline = os.pipe()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     memory = os.memfd_create("claude-proxy-guard", os.MFD_CLOEXEC)
@@ -197,6 +205,7 @@ def start_mount_guard(
         os.ftruncate(memory, os.sysconf("SC_PAGESIZE"))
         numbers = (until, init, theirs.fileno(), memory)
         words = own_programs.words_of(_PROGRAM, *map(str, numbers))
+        words += ["--whole"] if whole else []
         for mount in guarded:
             words += [mount.kind.value, str(mount.base), str(mount.at)]
         process = start_program(words, (until, theirs.fileno(), memory), log)

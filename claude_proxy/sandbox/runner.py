@@ -16,7 +16,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +26,7 @@ from claude_proxy.deferred.data_classes import dataclass, replace
 from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.events import Notice
 from claude_proxy.sandbox import (
+    created_paths,
     credentials,
     git_links,
     helper_end,
@@ -67,8 +68,6 @@ from claude_proxy.sandbox.plan.environment import HTTP_PORT
 from claude_proxy.sandbox.plan.git_facts import GitMounts
 from claude_proxy.sandbox.plan.model import (
     FileId,
-    PathKind,
-    PathToCreate,
     SandboxPlan,
     SandboxSpec,
     UnixSockets,
@@ -343,7 +342,7 @@ def live_sandbox(
             stack.enter_context(
                 agent_home.prepared(planned.agent_home, lambda line: say(f"note: {line}"))
             )
-        starting.callback(_remove_created, _create_paths(planned))
+        starting.callback(created_paths.remove, created_paths.create(planned))
         sources = MountSources.opened(planned, _project_id(run_spec, planned, git))
         starting.callback(sources.close)
         bubblewrap, supervisor = stack.enter_context(
@@ -659,45 +658,6 @@ def _own_proxy(
         listeners = own_proxy.listen(settings, run_directory, closing)
         run = _identity_of(run_directory, run_spec)
         return own_proxy.start(settings, run, listeners, run_directory, log, say)
-
-
-def _create_paths(planned: SandboxPlan) -> list[PathToCreate]:
-    """Create what is mounted and does not exist yet, for the owner alone; return what was created.
-
-    The last comes first, so that it can be removed in this order.
-    """
-    created: list[PathToCreate] = []
-    try:
-        for missing in planned.to_create:
-            above = [path for path in missing.path.parents if not path.exists()]
-            missing.path.parent.mkdir(parents=True, exist_ok=True)
-            created += [PathToCreate(path, PathKind.DIRECTORY) for path in reversed(above)]
-            with contextlib.suppress(FileExistsError):
-                _create(missing)
-                created.append(missing)
-    except BaseException:
-        _remove_created(created[::-1])
-        raise
-    return created[::-1]
-
-
-def _create(missing: PathToCreate) -> None:
-    if missing.kind is PathKind.DIRECTORY:
-        missing.path.mkdir(mode=0o700)
-        return
-    descriptor = os.open(missing.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with open(descriptor, "wb") as file:  # noqa: PTH123 - the mode is the point
-        file.write(missing.content)
-
-
-def _remove_created(created: Sequence[PathToCreate]) -> None:
-    """Remove what a start has created that failed, unless something else uses it by now."""
-    for one in created:
-        with contextlib.suppress(OSError):
-            if one.kind is PathKind.DIRECTORY:
-                one.path.rmdir()  # only if it is empty
-            elif one.path.read_bytes() == one.content:
-                one.path.unlink()
 
 
 def _check_alive(sandbox: Sandbox) -> None:

@@ -1,6 +1,8 @@
 """Mount guard: puts the protection of a sandbox back when a program outside replaces an entry.
 
-Usage: mount_guard.py LIFELINE PID REPORTS MEMORY [KIND BASE AT ...]
+Usage: mount_guard.py LIFELINE PID REPORTS MEMORY [--whole] [KIND BASE AT ...]
+
+--whole: the first process inside is not ours, as in a container: it is stopped with all others.
 
 A mount on a directory entry of the host is taken away by the kernel when the entry is replaced from
 outside (renamed over, unlinked), and moves with an entry that is renamed. This process watches the
@@ -65,8 +67,16 @@ class RunEndedError(Exception):
 class Guard:
     """The guard of one sandbox, after it has entered the sandbox's mount namespace."""
 
-    def __init__(self, entries: Sequence[Entry], reports: socket.socket, memory: int) -> None:
+    def __init__(
+        self,
+        entries: Sequence[Entry],
+        reports: socket.socket,
+        memory: int,
+        first: int | None = None,
+    ) -> None:
+        """Guard entries; `first` is a descriptor of the first process, if that is not ours."""
         self._reports = reports
+        self._first = first
         self._proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._events = mount_calls.new_watches()
         self._entries = GuardedEntries(entries)
@@ -210,7 +220,9 @@ class Guard:
     def _handle_stop(self, mounts: int) -> None:
         if self._answer() != stopper.STOPPED:
             raise RunEndedError("", _TAMPERED)
-        processes = StoppedProcesses(self._proc, (self._stopper_inside,))
+        self._stop_first()
+        whole = self._first is not None
+        processes = StoppedProcesses(self._proc, (self._stopper_inside,), whole=whole)
         suspended = processes.suspended()
         # What a shell has continued in between is stopped by this guard alone.
         suspended -= self._wait_until_stopped(processes)
@@ -234,8 +246,15 @@ class Guard:
             rounds += 1
             if rounds % 10 == 0:  # something inside may have continued others
                 self._order(stopper.AGAIN)
+                self._stop_first()
             time.sleep(_PAUSE_S)
         return ran
+
+    def _stop_first(self) -> None:
+        """Stop the first process, which only a process outside can."""
+        if self._first is not None:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._first, signal.SIGSTOP)
 
     def _put_back(self, mounts: int) -> dict[str, Entry]:
         """Protect what is not protected, until nothing is; return what was not."""
@@ -336,8 +355,14 @@ def enter(init: int, proc: int) -> None:
         os.close(descriptor)
 
 
-def main(
-    lifeline: int, pid: int, reports: socket.socket, memory: int, entries: list[Entry]
+def main(  # noqa: PLR0913 - the words of the command line
+    lifeline: int,
+    pid: int,
+    reports: socket.socket,
+    memory: int,
+    entries: list[Entry],
+    *,
+    whole: bool = False,
 ) -> None:
     """Guard the entries until the lifeline or the sandbox ends."""
     init = os.pidfd_open(pid)
@@ -352,7 +377,7 @@ def main(
     guard = None
     try:
         enter(pid, proc)
-        guard = Guard(entries, reports, memory)
+        guard = Guard(entries, reports, memory, init if whole else None)
         guard.start(mounts)
         reports.send(READY)
         guard.serve(lifeline, init, mounts[1], children)
@@ -388,12 +413,15 @@ def _report_end(reports: socket.socket, error: Exception) -> None:
 def run(words: list[str]) -> None:
     """Run the program with the words of its command line."""
     until, pid, reports, memory, *entries = words
+    whole = entries[:1] == ["--whole"]
+    del entries[: int(whole)]
     main(
         int(until),
         int(pid),
         socket.socket(fileno=int(reports)),
         int(memory),
         [Entry(*entries[at : at + 3]) for at in range(0, len(entries), 3)],
+        whole=whole,
     )
 
 

@@ -56,19 +56,20 @@ class MountSources:
         if at not in self._descriptors or file_id(self._descriptors[at]) != expected:
             raise _replaced(at)
 
-    def check(self, init: int) -> None:
+    def check(self, init: int, below: Path = Path("/")) -> None:
         """Compare with the mounts of the sandbox whose first process is `init`; then close.
 
-        Raises ClaudeProxyError if something else is mounted. Call it before COMMAND is released.
+        `below` is where its root is, as that process sees it. Raises ClaudeProxyError if something
+        else is mounted. Call it before COMMAND is released.
         """
         try:
-            places = list(self._differing(init))
+            places = list(self._differing(init, below))
         finally:
             self.close()
         if places:
             raise _replaced(*places)
 
-    def _differing(self, init: int) -> Iterator[Path]:
+    def _differing(self, init: int, below: Path) -> Iterator[Path]:
         # A planned path that is behind a link has no mount of its own (see mountinfo).
         try:
             mounted = mountinfo.places_in(Path(f"/proc/{init}/mountinfo").read_bytes())
@@ -79,7 +80,8 @@ class MountSources:
             raise _replaced(Path("/")) from error
         try:
             for at, held in self._descriptors.items():
-                if at in mounted and not _is_same(held, at, root):
+                place = below / at.relative_to("/")
+                if place in mounted and not _is_same(held, place, root):
                     yield at
         finally:
             os.close(root)

@@ -21,11 +21,14 @@ _FORKS = {"x86_64": {b"56", b"58", b"435"}}.get(os.uname().machine, {b"220", b"4
 
 
 class StoppedProcesses:
-    """The processes of one sandbox; `ours` are process ids inside that are left out."""
+    """The processes of one sandbox; `ours` are process ids inside that are left out.
 
-    def __init__(self, proc: int, ours: Iterable[int]) -> None:
+    `whole`: the first process is one of them; otherwise it is bwrap's own.
+    """
+
+    def __init__(self, proc: int, ours: Iterable[int], *, whole: bool = False) -> None:
         self._proc = proc
-        self._ours = {1, *ours}  # 1 is bwrap's own
+        self._ours = {*ours} if whole else {1, *ours}
 
     def pids(self) -> list[int]:
         """Return the process ids inside."""

@@ -32,6 +32,7 @@ from claude_proxy.sandbox.container.keeper_link import KeeperChannel, LauncherLi
 from claude_proxy.sandbox.container.kept_helpers import KeptHelper
 from claude_proxy.sandbox.container.plan.model import ContainerStatus
 from claude_proxy.sandbox.container.plan.planner import SHOWN
+from claude_proxy.sandbox.container.project_wall import ProjectWall, WalledProject
 from claude_proxy.sandbox.container.store import StoredContainer
 from claude_proxy.sandbox.container.ways_in import WayTask
 from claude_proxy.sandbox.helper_processes import HelperProcess, ProxyProcess
@@ -65,6 +66,7 @@ class KeeperTask:
     way: WayTask | None = None  # what is set up before the container starts, without a hook
     detached: bool = False
     removed: StoredContainer | None = None  # what is forgotten when it has ended
+    project: WalledProject | None = None
 
     @property
     def goes_on(self) -> bool:
@@ -153,6 +155,7 @@ class _Keeper:
         self._sockets: RunSockets | None = None
         self._ports: RunPorts | None = None
         self._pid = task.pid
+        self._wall = None if task.project is None else ProjectWall(task.project, self._tell)
         self._exit_code: int | None = None
         self._is_over = False
 
@@ -165,6 +168,9 @@ class _Keeper:
             raise
         try:
             self._launcher.tell("started", pid=self._pid)
+            if self._wall is not None and init >= 0:
+                self._wall.begin(self._pid, self._run_directory, self._log, self._stack)
+            self._launcher.tell("walled")
             if self._task.detached:
                 self._launcher.drop()
             while not self._is_over:
@@ -184,6 +190,8 @@ class _Keeper:
         if self._task.run.sandbox.has_proxy:
             self._listeners = own_proxy.listen(self._settings, self._run_directory, self._stack)
             self._keep_helper("proxy", self._start_proxy)
+        if self._wall is not None and not self._task.goes_on:
+            self._wall.look()  # while the engine starts
         if self._task.way is not None:
             return self._open_way(self._task.way)
         if self._task.hook is None:
@@ -192,6 +200,8 @@ class _Keeper:
             watched = self._launcher.descriptors
             self._pid = enter.wait_for_hook(call, watched, self._give_up, _HOOK_PATIENCE_S)
             init = self._enter()
+            if self._wall is not None:
+                self._wall.check(self._pid)
             call.answer(go=True)
         return init
 
@@ -298,6 +308,8 @@ class _Keeper:
         waiting = select.poll()
         for descriptor in (init, self._orders.fileno(), *self._launcher.descriptors):
             waiting.register(descriptor, select.POLLIN)
+        if self._wall is not None and (guard := self._wall.fileno()) is not None:
+            waiting.register(guard, select.POLLIN)
         reports = (proxy.report for proxy in self._proxies())
         for report in (report for report in reports if report is not None):
             waiting.register(report, select.POLLIN)
@@ -309,12 +321,21 @@ class _Keeper:
                     waiting.register(ended, select.POLLIN)
             due = [helper.due - now for helper in self._helpers if helper.due is not None]
             ready = dict(waiting.poll(max(0.0, min(due)) * 1000 + 1 if due else None))
+        if self._wall is not None and self._wall.fileno() in ready:
+            self._wall.hear()
         if init in ready:
             self._is_over = True
         if self._orders.fileno() in ready:
             self._serve_order()
         if any(descriptor in ready for descriptor in self._launcher.descriptors):
             self._hear_launcher()
+
+    def _tell(self, line: str) -> None:
+        """Tell the user something, or note it where nobody waits any more."""
+        if self._launcher.descriptors:
+            self._launcher.say(line)
+        else:
+            self._note(line)
 
     def _note(self, text: str) -> None:
         """Write a line into the log, and into the audit log."""
@@ -368,6 +389,8 @@ class _Keeper:
         for process in self._processes():
             process.close_lifeline()
         self._record_end()  # while they end
+        if self._wall is not None:
+            self._wall.end()
         self._end_helpers()
         if self._task.removed is not None and not self._launcher.descriptors:
             removal.forget(self._settings.statedir, self._task.removed, self._task.engine)

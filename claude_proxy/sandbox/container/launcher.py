@@ -13,8 +13,16 @@ from pathlib import Path
 from claude_proxy import __version__
 from claude_proxy.deferred.data_classes import dataclass, replace
 from claude_proxy.errors import ClaudeProxyError, ConfigError
-from claude_proxy.sandbox import credentials, run_reports, run_spec
-from claude_proxy.sandbox.container import enter, next_image, project_plan, removal, store
+from claude_proxy.sandbox import created_paths, credentials, run_reports, run_spec
+from claude_proxy.sandbox.container import (
+    container_repositories,
+    enter,
+    next_image,
+    project_plan,
+    project_wall,
+    removal,
+    store,
+)
 from claude_proxy.sandbox.container.attached import Attached
 from claude_proxy.sandbox.container.engine import Call, Engine
 from claude_proxy.sandbox.container.keeper import KeeperTask, start_keeper
@@ -34,10 +42,14 @@ from claude_proxy.sandbox.container.plan.planner import (
     ContainerPlace,
     plan_container,
 )
+from claude_proxy.sandbox.container.project_wall import WalledProject
 from claude_proxy.sandbox.container.store import StoredContainer
 from claude_proxy.sandbox.container.way_making import WayMaker
 from claude_proxy.sandbox.container.ways_in import WayTask
 from claude_proxy.sandbox.credentials import Bindings
+from claude_proxy.sandbox.plan.environment import INSIDE
+from claude_proxy.sandbox.plan.git_facts import GitMounts
+from claude_proxy.sandbox.plan.model import SandboxPlan
 
 type Reporter = Callable[[str], None]
 
@@ -61,6 +73,7 @@ class _Call:
 
     words: Sequence[str]
     detached: bool
+    project: WalledProject
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,14 +103,24 @@ def prepare(spec: ContainerSpec, engine: Engine, asked: Call) -> Prepared:
 
 def plan_of(prepared: Prepared, *, dry: bool = False) -> tuple[ContainerPlan, Mapping[str, bytes]]:
     """Return the plan of a container, and the files that it shows; nothing is made."""
-    spec = prepared.spec
-    planned, shown = project_plan.plan_of_run(spec.run, prepared.bindings, dry=dry)
-    owner = spec.run.sandbox.project.stat()
-    place = ContainerPlace(
-        prepared.directory, (owner.st_uid, owner.st_gid), __version__, _policy_of(spec)
-    )
-    plan = plan_container(spec, prepared.facts, prepared.image, planned, place)
+    git = container_repositories.found_in(prepared.spec.run.sandbox, prepared.directory)
+    plan, shown, _ = _planned(prepared, git, dry=dry)
     return plan, shown
+
+
+def _planned(
+    prepared: Prepared, git: GitMounts, *, dry: bool = False
+) -> tuple[ContainerPlan, Mapping[str, bytes], SandboxPlan]:
+    """Return the plan of a container, the files that it shows, and the plan of a run like it."""
+    spec = prepared.spec
+    planned, shown = project_plan.plan_of_run(spec.run, prepared.bindings, git=git, dry=dry)
+    place = ContainerPlace(prepared.directory, _owner_of(spec), __version__, _policy_of(spec), git)
+    return plan_container(spec, prepared.facts, prepared.image, planned, place), shown, planned
+
+
+def _owner_of(spec: ContainerSpec) -> tuple[int, int]:
+    owner = spec.run.sandbox.project.stat()
+    return owner.st_uid, owner.st_gid
 
 
 def way_of(
@@ -119,13 +142,51 @@ def _way_maker(prepared: Prepared, *, dry: bool = False) -> WayMaker:
     )
 
 
-def run(spec: ContainerSpec, *, say: Reporter, engine: Engine, asked: Call) -> int:
-    """Make a container and run CMD in it; return its exit code."""
+def run(
+    spec: ContainerSpec,
+    *,
+    say: Reporter,
+    engine: Engine,
+    asked: Call,
+    again: StoredContainer | None = None,
+) -> int:
+    """Make a container and run CMD in it; return its exit code.
+
+    `again` is the one that is made once more, as it is to be started: if that fails, it stays.
+    """
     prepared = prepare(spec, engine, asked)
     statedir = spec.run.settings.statedir
-    replaced = _replace_older(prepared, say)
-    plan, shown = plan_of(prepared)
-    plan, way = way_of(prepared, plan)
+    replaced = _replace_older(prepared, say if again is None else lambda _: None)
+    store.make_directory(prepared.directory)
+    project, plan, shown = _walled(prepared, say)
+    try:
+        plan, way = way_of(prepared, plan)
+        _report_plan(spec, plan, say)
+        stored = _stored(prepared, plan)
+        _write_files(plan, shown)
+        store.save(statedir, stored)
+        next_image.forget(statedir, stored.name)
+    except BaseException:
+        project.abandon(say)
+        raise
+    try:
+        with _environment_file(plan) as file:
+            words = ["run", *(["--detach"] if spec.detach else []), "--env-file", str(file)]
+            call = _Call([*words, *plan.words], spec.detach, project)
+            return _start(prepared, stored, way, say, call)
+    except NotStartedError as error:
+        project.abandon(say)
+        _undo(engine, stored, statedir, keep_home=replaced)
+        if again is not None:
+            store.make_directory(prepared.directory)
+            store.save(statedir, again)
+        raise error.reason from error
+    finally:
+        if spec.remove and not spec.detach:
+            removal.forget(statedir, stored, engine)
+
+
+def _report_plan(spec: ContainerSpec, plan: ContainerPlan, say: Reporter) -> None:
     for note in plan.notes:
         say(f"note: {note}")
     for warning in (*plan.warnings, *credentials.warnings_of(spec.run)):
@@ -133,21 +194,30 @@ def run(spec: ContainerSpec, *, say: Reporter, engine: Engine, asked: Call) -> i
     if spec.run.show_plan:
         for line in plan.lines():
             say(line)
-    stored = _stored(prepared, plan)
-    _write_files(plan, shown)
-    store.save(statedir, stored)
-    next_image.forget(statedir, stored.name)
+
+
+def _walled(
+    prepared: Prepared, say: Reporter
+) -> tuple[WalledProject, ContainerPlan, Mapping[str, bytes]]:
+    """Make what protects the project; return it, the plan, and the files that it shows."""
+    sandbox, directory = prepared.spec.run.sandbox, prepared.directory
+    statedir = prepared.spec.run.settings.statedir
+    container_repositories.finish(directory, statedir, say)  # of a keeper that was killed
+    git = container_repositories.found_in(sandbox, directory)
+    if not git.complete:
+        say(f"note: {container_repositories.INCOMPLETE}")
+    owner = _owner_of(prepared.spec)
+    container_repositories.make(git, sandbox, directory, owner)
     try:
-        with _environment_file(plan) as file:
-            words = ["run", *(["--detach"] if spec.detach else []), "--env-file", str(file)]
-            call = _Call([*words, *plan.words], spec.detach)
-            return _start(prepared, stored, way, say, call)
-    except NotStartedError as error:
-        _undo(engine, stored, statedir, keep_home=replaced)
-        raise error.reason from error
-    finally:
-        if spec.remove and not spec.detach:
-            removal.forget(statedir, stored, engine)
+        plan, shown, planned = _planned(prepared, git)
+        for created in created_paths.create(planned):
+            if os.geteuid() == 0:
+                os.chown(created.path, *owner, follow_symlinks=False)
+        project = project_wall.walled(planned, sandbox, git, directory, statedir)
+    except BaseException:
+        container_repositories.finish(directory, statedir, say)
+        raise
+    return project, plan, shown
 
 
 def _undo(engine: Engine, stored: StoredContainer, statedir: Path, *, keep_home: bool) -> None:
@@ -167,25 +237,25 @@ def start(
 ) -> int:
     """Start a container that has been made, or give a running one its way out again."""
     spec = replace(spec, way=stored.way)
-    state = ours(engine, stored)
-    image = next_image.of(spec.run.settings.statedir, stored.name)
-    if image is not None and state.status is not ContainerStatus.RUNNING:
-        say("note: it was updated, and is made again from its new image")
-        spec = replace(spec, image=image, detach=not attach)
-        return run(spec, say=say, engine=engine, asked=engine.begin_image(image))
+    state = None if engine.inspect(stored.name) is None else ours(engine, stored)
+    if state is None or state.status is not ContainerStatus.RUNNING:
+        # Made again: its root is read-only, so nothing of it is lost, and what the project has by
+        # now, and the policy says by now, is protected and passed in as for a new one.
+        image = next_image.of(spec.run.settings.statedir, stored.name)
+        if image is not None:
+            say("note: it was updated, and is made again from its new image")
+            spec = replace(spec, image=image)
+        spec = replace(spec, detach=not attach)
+        asked = engine.begin_image(image or stored.image_id)
+        return run(spec, say=say, engine=engine, asked=asked, again=stored)
     prepared = prepare(spec, engine, engine.begin_image(stored.image_id))
-    plan, shown = plan_of(prepared)
+    git = container_repositories.found_in(spec.run.sandbox, prepared.directory)
+    plan, shown, planned = _planned(prepared, git)
     _write_shown(prepared.directory, shown)
-    if state.status is ContainerStatus.RUNNING:
-        return _keep_running(prepared, stored, plan, state, say)
-    _, way = way_of(prepared, plan)
-    if way is not None:
-        way = replace(way, makes_holder=False)
-    words = ["start", *(["--attach", "--interactive"] if attach else []), stored.name]
-    try:
-        return _start(prepared, stored, way, say, _Call(words, detached=not attach))
-    except NotStartedError as error:
-        raise error.reason from error
+    project = project_wall.walled_again(
+        planned, spec.run.sandbox, git, prepared.directory, spec.run.settings.statedir
+    )
+    return _keep_running(prepared, stored, plan, state, say, project)
 
 
 def is_ours(state: ContainerState, stored: StoredContainer) -> bool:
@@ -275,6 +345,17 @@ def _write_files(plan: ContainerPlan, shown: Mapping[str, bytes]) -> None:
     if any(mount.source == plan.directory / HOME for mount in plan.mounts):
         _make_home(plan)
     _write_shown(plan.directory, shown)
+    _make_places(plan)
+
+
+def _make_places(plan: ContainerPlan) -> None:
+    """Make the directories on which more is mounted, in what is shown read-only."""
+    for mount in plan.mounts:
+        at = Path(mount.at)
+        if at != INSIDE and at.is_relative_to(INSIDE):
+            place = plan.directory / SHOWN / at.relative_to(INSIDE)
+            if isinstance(mount.source, Path) and mount.source.is_dir():
+                place.mkdir(mode=0o755, parents=True, exist_ok=True)
 
 
 def _make_home(plan: ContainerPlan) -> None:
@@ -346,6 +427,7 @@ def _start(
         way=way,
         detached=detached and way is None,
         removed=stored if spec.remove else None,
+        project=call.project,
     )
     with contextlib.closing(start_keeper(task)) as keeper:
         if way is not None:
@@ -362,6 +444,7 @@ def _start(
             except ClaudeProxyError as error:
                 raise NotStartedError(error) from error
             if detached:
+                keeper.wait_for("walled", say)
                 return code
             keeper.send("exit", code=code)
         keeper.wait_for("ended", say)
@@ -380,12 +463,13 @@ def _has_run(engine: Engine, stored: StoredContainer) -> bool:
     return False
 
 
-def _keep_running(
+def _keep_running(  # noqa: PLR0913 - what is known of it
     prepared: Prepared,
     stored: StoredContainer,
     plan: ContainerPlan,
     state: ContainerState,
     say: Reporter,
+    project: WalledProject,
 ) -> int:
     """Give a container that has lost its keeper a new one; the container goes on meanwhile."""
     spec = prepared.spec
@@ -402,10 +486,11 @@ def _keep_running(
             pid=state.pid,
             way=way,
             detached=True,
+            project=project,
         )
     )
     with contextlib.closing(channel):
-        channel.wait_for("started", say)
+        channel.wait_for("walled", say)
     return 0
 
 

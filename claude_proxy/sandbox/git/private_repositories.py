@@ -27,11 +27,11 @@ def found_in(spec: SandboxSpec, statedir: Path, run: str) -> GitMounts:
         return GitMounts()  # it has its own, and of the project none is shown
     worktree, trusted, _ = git_of(spec.project, (*spec.allow_ro, *spec.allow_rw))
     return discover(
-        spec.project, worktree, trusted, _free(Path(os.path.realpath(statedir)) / FOLDER, run)
+        spec.project, worktree, trusted, free(Path(os.path.realpath(statedir)) / FOLDER, run)
     )
 
 
-def _free(folder: Path, run: str) -> Path:
+def free(folder: Path, run: str) -> Path:
     """Return a directory for a run; one of the same name may still wait to be brought over."""
     place, number = folder / run, 1
     while os.path.lexists(place):
@@ -55,10 +55,10 @@ def prepared(spec: SandboxSpec, statedir: Path, run: str, say: Reporter) -> Iter
         return
     place = git.directories[0].private.parent
     made = Record(run, spec.project, place, git.directories)
-    with _explained(place):
+    with explained(place):
         descriptor = record.create(made)
     try:
-        with _explained(place):
+        with explained(place):
             for directory in git.directories:
                 private_directory.make(directory)
                 kept_start.add(directory, place.name)
@@ -123,7 +123,8 @@ def _remove(place: Path) -> None:
 
 
 @contextmanager
-def _explained(place: Path) -> Iterator[None]:
+def explained(place: Path) -> Iterator[None]:
+    """Turn an error of the operating system into one that says what to do."""
     try:
         yield
     except ClaudeProxyError:

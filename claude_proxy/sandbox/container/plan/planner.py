@@ -7,11 +7,12 @@ stay outside, the sandbox cannot move its own wall, no quiet downgrade.
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from dataclasses import field
 from pathlib import Path, PurePosixPath
 
 from claude_proxy.deferred.data_classes import dataclass, replace
 from claude_proxy.errors import ConfigError
-from claude_proxy.sandbox.container.plan import hardening, wrappers
+from claude_proxy.sandbox.container.plan import hardening, project_mounts, wrappers
 from claude_proxy.sandbox.container.plan.model import (
     NAME_LABEL,
     PLAN_LABEL,
@@ -27,6 +28,7 @@ from claude_proxy.sandbox.container.plan.model import (
 )
 from claude_proxy.sandbox.plan import environment, system_mounts
 from claude_proxy.sandbox.plan.environment import HTTP_PORT, INSIDE
+from claude_proxy.sandbox.plan.git_facts import GitMounts
 from claude_proxy.sandbox.plan.model import Mount, MountKind, SandboxPlan
 from claude_proxy.sandbox.plan.trust_store import BUNDLES
 
@@ -57,6 +59,7 @@ class ContainerPlace:
     owner: tuple[int, int]  # user and group of the project's directory
     version: str  # of this program
     policy: str = ""  # in words
+    git: GitMounts = field(default_factory=GitMounts)  # the container's own Git directories
 
 
 def plan_container(
@@ -194,20 +197,14 @@ class _Planner:
 
     def _of_the_run(self) -> Iterator[ContainerMount]:
         """Yield what the plan of a run shows of the project and of the paths that are named."""
-        sandbox, shown = self._spec.run.sandbox, set[Path]()
-        roots = (*sandbox.allow_ro, *sandbox.allow_rw)
-        for mount in self._planned.mounts:
-            if mount.at.is_relative_to(self._planned.project):
-                yield from self._taken(mount, self._inside(mount.at))
-            elif any(mount.at.is_relative_to(root) for root in roots):
-                shown.add(mount.at)
-                yield from self._taken(mount, PurePosixPath(mount.at))
+        sandbox = self._spec.run.sandbox
+        found = project_mounts.inside(self._planned, sandbox, self._place.git)
+        for mount in found.mounts:
+            yield from self._taken(mount, PurePosixPath(mount.at))
+        shown = {mount.at for mount in found.mounts}
         for root in sandbox.allow_ro:  # shown as a part of the system in a run
             if not any(root.is_relative_to(at) for at in shown):
                 yield ContainerMount(PurePosixPath(root), root)
-
-    def _inside(self, path: Path) -> PurePosixPath:
-        return WORKSPACE / path.relative_to(self._planned.project)
 
     def _taken(self, mount: Mount, at: PurePosixPath) -> Iterator[ContainerMount]:
         if mount.shows:

@@ -1,0 +1,235 @@
+"""Protection of a project that a container works in, from before its start to after its end.
+
+What is mounted is compared with what was planned, by device and inode. The mount guard puts back
+what the host takes away by replacing an entry. What is committed comes over while the container
+runs, and at its end; what programs outside obey and was created or changed is named. Laws kept: the
+sandbox cannot move its own wall, nothing is lost, no quiet downgrade.
+"""
+
+import os
+import select
+import signal
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+from claude_proxy.deferred.data_classes import dataclass
+from claude_proxy.deferred.patterns import lazy_pattern
+from claude_proxy.errors import ClaudeProxyError
+from claude_proxy.sandbox import guard_process, named_scripts
+from claude_proxy.sandbox.bubblewrap import mountinfo
+from claude_proxy.sandbox.bubblewrap.mount_sources import MountSources
+from claude_proxy.sandbox.commit_bringer import commit_bringer
+from claude_proxy.sandbox.container import container_repositories
+from claude_proxy.sandbox.container.plan import project_mounts
+from claude_proxy.sandbox.container.plan.model import WORKSPACE
+from claude_proxy.sandbox.guard_process import MountGuard
+from claude_proxy.sandbox.obeyed_states import ObeyedStates
+from claude_proxy.sandbox.plan.git_facts import GitMounts
+from claude_proxy.sandbox.plan.model import SandboxPlan, SandboxSpec
+from claude_proxy.sandbox.plan.protected_files import protected_files
+from claude_proxy.sandbox.run_directory import RunDirectory
+from claude_proxy.sandbox.run_log import RunLog
+
+type Reporter = Callable[[str], None]
+
+_MOUNTED_PATIENCE_S = 30.0
+_PAUSE_S = 0.002
+_INSIDE = lazy_pattern(rf"(?<!\S){WORKSPACE}(?=[/\s:;]|$)")
+_GRACE_S = 2.0  # for a container to end, whose guard has
+
+
+@dataclass(frozen=True, slots=True)
+class WalledProject:
+    """The project of one container, as it was planned."""
+
+    planned: SandboxPlan  # by paths of the host
+    inside: SandboxPlan  # by those of the container
+    git: GitMounts
+    sources: MountSources | None  # what is shown, held until it is compared; None: it runs already
+    directory: Path  # of the container
+    statedir: Path
+
+    def abandon(self, say: Reporter) -> None:
+        """Undo what was made for a container that was not started."""
+        if self.sources is not None:
+            self.sources.close()
+        container_repositories.finish(self.directory, self.statedir, say)
+
+
+def walled(
+    planned: SandboxPlan, sandbox: SandboxSpec, git: GitMounts, directory: Path, statedir: Path
+) -> WalledProject:
+    """Return the project of a container that starts, with what it shows held open.
+
+    ClaudeProxyError if something is not where it was judged.
+    """
+    inside = project_mounts.inside(planned, sandbox, git)
+    expected = None if git.covers(planned.project) else sandbox.project_id
+    sources = MountSources.opened(inside, expected)
+    return WalledProject(planned, inside, git, sources, directory, statedir)
+
+
+def walled_again(
+    planned: SandboxPlan, sandbox: SandboxSpec, git: GitMounts, directory: Path, statedir: Path
+) -> WalledProject:
+    """Return the project of a container that runs, and has lost its keeper."""
+    inside = project_mounts.inside(planned, sandbox, git)
+    return WalledProject(planned, inside, git, None, directory, statedir)
+
+
+class ProjectWall:
+    """The keeper's part of it."""
+
+    def __init__(self, project: WalledProject, say: Reporter) -> None:
+        self._project, self._say = project, say
+        self._guard: MountGuard | None = None
+        self._pid = 0
+        self._before: ObeyedStates | None = None
+
+    def look(self) -> None:
+        """Note the state of all that programs outside obey, before the command runs."""
+        from claude_proxy.sandbox import obeyed_states  # noqa: PLC0415 - while the engine starts
+
+        plan = self._project.planned
+        scripts = named_scripts.scripts_of(plan)
+        self._before = obeyed_states.states_before(plan.watched_trees, plan.watched, scripts)
+
+    def check(self, pid: int) -> None:
+        """Compare what is mounted in the container with the plan; ClaudeProxyError if it differs.
+
+        It may still be about to change its root.
+        """
+        sources = self._project.sources
+        if sources is None:
+            return
+        wanted = {mount.at for mount in self._project.inside.mounts if mount.shows}
+        root = _root_of(pid, wanted)
+        if root is None:
+            raise ClaudeProxyError(
+                "the engine has not mounted what was planned; nothing was run",
+                where=f"/proc/{pid}/mountinfo",
+                fix="try again; report it as a bug if it happens again",
+            )
+        sources.check(pid, root)
+
+    def begin(self, pid: int, run_directory: RunDirectory, log: RunLog, stack: ExitStack) -> None:
+        """Guard the mounts and bring commits over from now on; the container runs."""
+        self._pid = pid
+        stack.enter_context(commit_bringer(self._project.git, run_directory, log))
+        guarded = self._project.inside.guarded
+        if not guarded or not _wait_until_rooted(pid):
+            return
+        if not os.access(f"/proc/{pid}/ns/mnt", os.R_OK):
+            self._say(
+                "warning: this user may not enter the container, so protected files of the project "
+                "that a program outside replaces are not protected again until it is restarted"
+            )
+            return
+        guard = guard_process.start_mount_guard(guarded, pid, run_directory, log, whole=True)
+        stack.enter_context(guard)
+        guard.say = self._say_by_host_path
+        try:
+            guard.watch()
+        except ClaudeProxyError:
+            if _is_alive(pid):
+                self._kill()
+                raise
+            return
+        self._guard = guard
+
+    def fileno(self) -> int | None:
+        """Return the descriptor that is readable when the guard says something."""
+        return None if self._guard is None else self._guard.fileno()
+
+    def hear(self) -> None:
+        """Tell what the guard says; without it, the container is ended: fail closed."""
+        guard = self._guard
+        if guard is None or guard.tell():
+            return
+        self._guard = None
+        deadline = time.monotonic() + _GRACE_S
+        while _is_alive(self._pid) and time.monotonic() < deadline:
+            time.sleep(_PAUSE_S)
+        if _is_alive(self._pid):
+            guard.lost()
+            self._kill()
+        self._say_why(guard)
+
+    def _say_why(self, guard: MountGuard) -> None:
+        """Say why the guard has ended the container, if it has."""
+        for line in guard.ended.lines() if guard.ended is not None else ():
+            self._say_by_host_path(line)
+
+    def _say_by_host_path(self, line: str) -> None:
+        """Say a line of the guard, which knows the paths of the container only."""
+        project = str(self._project.planned.project)
+        self._say(_INSIDE.sub(lambda _: project, line))
+
+    def _kill(self) -> None:
+        with suppress(OSError):
+            os.kill(self._pid, signal.SIGKILL)
+
+    def end(self) -> None:
+        """Say what was created or changed, and bring over what was committed."""
+        from claude_proxy.sandbox import obeyed_report, obeyed_states  # noqa: PLC0415 - at the end
+
+        if self._guard is not None:
+            self._guard.finish()
+            self._say_why(self._guard)
+        plan, before = self._project.planned, self._before
+        if before is not None:
+            after = obeyed_states.states_after(plan.watched_trees, plan.watched, before.scripts)
+            changes = list(after.changed_since(before))
+            protected = {str(path) for path in protected_files(plan.mounts)}
+            for line in obeyed_report.report(changes, after.not_looked_at(before), protected):
+                self._say(line)
+        container_repositories.finish(self._project.directory, self._project.statedir, self._say)
+
+
+def _root_of(pid: int, wanted: set[Path]) -> Path | None:
+    """Return where the root of a container is for its first process, which may not use it yet."""
+    try:
+        mounted = mountinfo.places_in(Path(f"/proc/{pid}/mountinfo").read_bytes())
+    except OSError:
+        return None
+    below = str(WORKSPACE)
+    for place in mounted:
+        root = Path(str(place).removesuffix(below) or "/")
+        is_project = str(place).endswith(below)
+        if is_project and all(root / at.relative_to("/") in mounted for at in wanted):
+            return root
+    return None
+
+
+def _wait_until_rooted(pid: int) -> bool:
+    """Wait until a container's first process has its root; return whether it still runs."""
+    deadline = time.monotonic() + _MOUNTED_PATIENCE_S
+    while time.monotonic() < deadline:
+        try:
+            mounted = mountinfo.places_in(Path(f"/proc/{pid}/mountinfo").read_bytes())
+        except OSError:
+            return False
+        if Path(WORKSPACE) in mounted and _has_own_root(pid):
+            return _is_alive(pid)
+        time.sleep(_PAUSE_S)
+    return False
+
+
+def _has_own_root(pid: int) -> bool:
+    with suppress(OSError):
+        root, own = os.stat(f"/proc/{pid}/root/"), os.stat("/")  # noqa: PTH116 - of no path's file
+        return (root.st_dev, root.st_ino) != (own.st_dev, own.st_ino)
+    return True  # this user may not look
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        descriptor = os.pidfd_open(pid)
+    except OSError:
+        return False
+    try:
+        return not select.select([descriptor], [], [], 0)[0]
+    finally:
+        os.close(descriptor)

@@ -37,7 +37,7 @@ Precedence: option, CLAUDE_PROXY_* variable, config.yaml in --confdir, default.
 
 # Options of `run` about what a container has in another way, or does not have.
 _NOT_HERE = (
-    *("dir", "proxy", "proxy_auth_file", "shell", "show_home", "share_agent_home"),
+    *("proxy", "proxy_auth_file", "shell", "show_home", "share_agent_home"),
     *("no_network", "without_seccomp", "unix_sockets", "verify", "skip_permissions"),
     *("clone", "branch", "profile"),
 )
@@ -133,9 +133,16 @@ def spec_of(context: click.Context, given: Mapping[str, Any]) -> ContainerSpec:
     own = {name: values.pop(name) for name in _OWN}
     image = container_presets.image_of(own)
     _refuse_command_as_directory(own["directory"], command)
+    if own["directory"] is not None and options.is_typed(context, "dir"):
+        raise click.UsageError("DIR is named twice: drop --dir")
     chosen = {name: values.pop(name) for name in field_names(RunOptions) if name in values}
+<<<<<<< HEAD
     run_options = RunOptions(**{**chosen, "command": command, "dir": own["directory"]})
     run_options = container_presets.chosen(own, run_options)
+=======
+    chosen["dir"] = own["directory"] or chosen["dir"]
+    run_options = RunOptions(**{**chosen, "command": command})
+>>>>>>> 009a3d9 (Kill each process of a container in turn, and refuse the host's sockets in it)
     gateway = run.gateway_options(context, values, run_options)
     settings = run.settings_of(values, config, gateway=gateway)
     name = chosen["name"] or container_names.fresh(image, settings.statedir)
@@ -161,7 +168,7 @@ def spec_of(context: click.Context, given: Mapping[str, Any]) -> ContainerSpec:
         engine=None if own["engine"] is None else EngineKind(own["engine"]),
         way=None if own["way"] is None else Way(own["way"]),
         cpus=own["cpus"],
-        words=words_again(context, own["directory"], name, command),
+        words=words_again(context, run_spec.sandbox.project, name, command),
     )
 
 
@@ -179,13 +186,13 @@ _OWN = (
 
 
 def words_again(
-    context: click.Context, directory: Path | None, name: str, command: Sequence[str]
+    context: click.Context, project: Path, name: str, command: Sequence[str]
 ) -> tuple[str, ...]:
     """Return the options that were typed, by which `start` reads policy and settings again."""
-    words = [str((directory or Path.cwd()).absolute()), "--name", name]
+    words = [str(project), "--name", name]
     for param in context.command.params:
         key = str(param.name)
-        if not isinstance(param, click.Option) or key in {"name", "dry_run", "help"}:
+        if not isinstance(param, click.Option) or key in {"dir", "dry_run", "help", "name"}:
             continue
         if not options.is_typed(context, key):
             continue

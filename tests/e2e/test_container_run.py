@@ -1,13 +1,16 @@
 """`claude-proxy container run` with real podman: nothing but `lo`, and the proxy on it."""
 
-import subprocess
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import Iterator
 
 import pytest
 
 from tests.conftest import FindProgram
 
+from .rig.containers import Containers
 from .rig.engine import EngineStorage, image_of
 from .rig.internet import Internet
 from .rig.launch import Launches
@@ -26,30 +29,6 @@ def storage(program: FindProgram) -> Iterator[EngineStorage]:
     storage.close()
 
 
-class Containers:
-    """The commands of `container`, as a user runs them."""
-
-    def __init__(self, runs: Launches, storage: EngineStorage) -> None:
-        self.runs, self.storage = runs, storage
-
-    def words(self, command: str, *more: str | Path) -> list[str | Path]:
-        given: Sequence[str | Path] = ()
-        if command == "run":
-            given = ["--allowlist", self.runs.allowlist, "--upstream-ca", self.runs.root_file]
-        return [*self.runs.program(), "container", command, *given, *more]
-
-    def __call__(self, command: str, *more: str | Path) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            self.runs.argv(self.words(command, *more)),
-            env=self.runs.environment(**self.storage.variables),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-
-
 @pytest.fixture
 def containers(runs: Launches, storage: EngineStorage) -> Containers:
     return Containers(runs, storage)
@@ -64,7 +43,7 @@ def test_an_allowed_host_answers_and_another_is_denied(
         "curl -sS -o /dev/null https://denied.test/; echo $?"
     )
     with internet.watch() as seen:
-        ran = containers("run", "--image", "box", "--rm", "--", "sh", "-c", script)
+        ran = containers.run("--", "sh", "-c", script)
 
     assert ran.stdout.split() == ["lo", "200", "56"], ran.stderr
     assert seen.targets() == ["/in"]
@@ -72,7 +51,7 @@ def test_an_allowed_host_answers_and_another_is_denied(
 
 
 def test_the_exit_code_is_that_of_the_command(containers: Containers) -> None:
-    ran = containers("run", "--image", "box", "--rm", "--", "sh", "-c", "exit 42")
+    ran = containers.run("--", "sh", "-c", "exit 42")
 
     assert (ran.returncode, ran.stdout) == (42, ""), ran.stderr
 
@@ -104,3 +83,141 @@ def test_clients_that_ignore_the_proxy_reach_what_is_allowed_by_its_name(
 
     assert ran.stdout.split() == ["200", "1", "6", "7"], ran.stderr
     assert seen.targets() == ["/in"]
+
+
+def test_a_binary_alone_in_an_image_without_a_shell_is_served(
+    containers: Containers, storage: EngineStorage, program: FindProgram
+) -> None:
+    storage.add(image_of(None, [program("curl")]), "bare")
+
+    ran = containers(
+        *("run", "--image", "bare", "--rm", "--"),
+        *(program("curl"), "-sS", "-o", "/dev/null", "-w", "%{http_code}", "https://origin.test/"),
+    )
+
+    assert ran.stdout == "200", ran.stderr
+
+
+def test_without_variables_and_routes_nothing_gets_out(
+    containers: Containers, internet: Internet
+) -> None:
+    script = """\
+for name in $(env | grep -i _proxy= | cut -d= -f1); do unset $name; done
+iptables -F
+ip route add default via 192.0.2.2
+ip link add name way type dummy
+for try in \
+  "curl -sS --max-time 5 http://192.0.2.2/" \
+  "curl -sS --max-time 5 --noproxy * https://origin.test/" \
+  "ping -c 1 -w 3 192.0.2.1" \
+  "nslookup origin.test 192.0.2.53"
+do
+  $try && echo "got out: $try"
+done
+ip -o link | cut -d: -f2
+"""
+    with internet.watch() as seen:
+        ran = containers.run("--", "sh", "-c", script)
+
+    assert ran.stdout.split() == ["lo"], ran.stdout
+    assert seen.nothing()
+
+
+def test_a_container_is_hard(containers: Containers) -> None:
+    script = """\
+grep -E "CapEff|CapBnd|NoNewPrivs|Seccomp:" /proc/self/status | tr -s '\t' ' '
+touch /etc/new || echo read-only
+touch /tmp/new /var/tmp/new /run/new /workspace/new && echo writable
+cat /etc/hosts
+"""
+
+    ran = containers.run("--name", "hard", "--", "sh", "-c", script)
+
+    assert "CapEff: 0000000000000000" in ran.stdout
+    assert "CapBnd: 0000000000000000" in ran.stdout
+    assert "NoNewPrivs: 1" in ran.stdout
+    assert "Seccomp: 2" in ran.stdout
+    assert "read-only\nwritable\n" in ran.stdout, ran.stderr
+    assert ran.stdout.endswith("127.0.0.1 localhost\n127.0.0.1 hard\n")
+
+
+def test_files_belong_to_the_projects_owner(containers: Containers) -> None:
+    os.chown(containers.runs.project, 1000, 1000)
+
+    ran = containers.run("--", "sh", "-c", "id -u; echo ~; touch ~/mine /workspace/made")
+
+    assert ran.stdout.split() == ["1000", "/home/somebody"], ran.stderr
+    found = (containers.runs.project / "made").stat()
+    assert (found.st_uid, found.st_gid) == (1000, 1000)
+
+
+def test_nothing_of_the_host_is_shown(containers: Containers) -> None:
+    ran = containers.run("--", "sh", "-c", "ls -A / ~ /run; env")
+
+    assert str(containers.runs.place.home) not in ran.stdout
+    assert "XDG_RUNTIME_DIR" not in ran.stdout
+    assert "CONTAINERS_CONF" not in ran.stdout
+
+
+def test_trust_is_mounted_where_the_image_keeps_its_roots(containers: Containers) -> None:
+    script = f"cmp() {{ wc -c < $1; }}; cmp {ROOTS}; cmp /run/claude-proxy/bundle.pem"
+
+    ran = containers.run("--", "sh", "-c", script)
+
+    first, second = ran.stdout.split()
+    assert first == second != "0"
+
+
+def test_a_socket_in_the_project_is_hidden_and_one_that_is_named_refused(
+    containers: Containers,
+) -> None:
+    with contextlib.chdir(containers.runs.project), socket.socket(socket.AF_UNIX) as listening:
+        listening.bind("agent.sock")
+        listening.listen()
+
+        ran = containers.run("--", "sh", "-c", "stat -c %F /workspace/agent.sock")
+        named = containers.run("--allow-ro", containers.runs.project / "agent.sock", "--", "true")
+
+    assert ran.stdout == "regular empty file\n", ran.stderr
+    assert (named.returncode, "Unix socket" in named.stderr) == (2, True)
+
+
+def test_a_command_that_is_not_in_the_image_is_not_found(containers: Containers) -> None:
+    ran = containers.run("--", "nowhere")
+
+    assert ran.returncode == 127, ran.stderr
+    assert ran.stderr.count("nowhere") == 1
+
+
+def test_an_image_that_is_missing_is_a_failure_with_a_hint(containers: Containers) -> None:
+    ran = containers("run", "--image", "nowhere", "--", "true")
+
+    assert ran.returncode == 1
+    assert "podman pull nowhere" in ran.stderr
+
+
+def test_a_dry_run_makes_nothing(containers: Containers) -> None:
+    ran = containers("run", "--image", "box", "--name", "dry", "--dry-run", "--", "true")
+
+    assert ran.returncode == 0, ran.stderr
+    assert "# way: enter" in ran.stdout
+    assert "--network none" in ran.stdout
+    assert containers.listed() == {}
+
+
+def test_a_signal_to_the_launcher_reaches_the_command(containers: Containers) -> None:
+    script = "trap 'exit 7' TERM; echo ready; while true; do sleep 0.1; done"
+    ran = containers.popen("run", "--image", "box", "--rm", "--", "sh", "-c", script)
+    with ran:
+        assert ran.stdout is not None
+        ran.stdout.readline()
+
+        ran.send_signal(signal.SIGTERM)
+
+        assert ran.wait(120) == 7
+
+
+def test_standard_input_reaches_the_command(containers: Containers) -> None:
+    ran = containers("run", "--image", "box", "--rm", "--", "cat", given="hello\n")
+
+    assert ran.stdout == "hello\n", ran.stderr

@@ -9,16 +9,18 @@ from pathlib import Path
 
 from claude_proxy.deferred.data_classes import replace
 from claude_proxy.sandbox import credentials, host_facts
+from claude_proxy.sandbox.container.shown_sockets import refuse_sockets, sockets_in
 from claude_proxy.sandbox.credentials import Bindings
 from claude_proxy.sandbox.plan.environment import ALLOWLIST
 from claude_proxy.sandbox.plan.git_facts import GitMounts
-from claude_proxy.sandbox.plan.model import SandboxPlan, UnixSockets
+from claude_proxy.sandbox.plan.model import Mount, MountKind, SandboxPlan, UnixSockets
 from claude_proxy.sandbox.plan.planner import plan_sandbox
 from claude_proxy.sandbox.run_spec import SHOWN, RunSpec, shown_files
 from claude_proxy.system.runs import base_of
 
 # No bwrap is started: of a version that can do everything.
 _NO_BWRAP = (Path("bwrap"), (1, 0))
+_NAMED = 5
 
 
 def plan_of_run(
@@ -41,7 +43,26 @@ def plan_of_run(
         git=git or GitMounts(),
         bwrap=_NO_BWRAP,
     )
-    return plan_sandbox(spec, seen), shown
+    planned = plan_sandbox(spec, seen)
+    named = (
+        *(("--allow-ro", path) for path in spec.allow_ro),
+        *(("--allow-rw", path) for path in spec.allow_rw),
+    )
+    refuse_sockets(named)
+    return _without_sockets(planned), shown
+
+
+def _without_sockets(planned: SandboxPlan) -> SandboxPlan:
+    """Cover the sockets in the project, at which programs outside would answer."""
+    found = sockets_in(planned.project)
+    covers = tuple(Mount(MountKind.BLANK, path) for path in found.paths)
+    names = [str(path.relative_to(planned.project)) for path in found.paths]
+    notes = list(planned.notes)
+    if names:
+        notes.append(f"Unix sockets in the project are hidden: {', '.join(names[:_NAMED])}")
+    if not found.complete:
+        notes.append("the project is too large to look for Unix sockets everywhere in it")
+    return replace(planned, mounts=(*planned.mounts, *covers), notes=tuple(notes))
 
 
 def _without_home(run_spec: RunSpec) -> RunSpec:

@@ -12,9 +12,13 @@ from claude_proxy.sandbox.container import keeper_link, store
 from tests.support.waiting import until
 
 from .engine import EngineStorage
-from .launch import Launches
+from .launch import NOBODY, Launches
 
 BOX = "box"
+
+_WITH_RANGES = """\
+mount --bind "$1" /etc/subuid && mount --bind "$1" /etc/subgid && shift && exec "$@"
+"""
 
 
 class Containers:
@@ -31,6 +35,18 @@ class Containers:
             given = ["--allowlist", self.runs.allowlist, "--upstream-ca", self.runs.root_file]
         return [*self.runs.program(), "container", command, *given, *more]
 
+    def argv(self, words: Sequence[str | Path]) -> list[str]:
+        """Return the words that run a command as the user, who has user ids for containers."""
+        argv = self.runs.argv(words)
+        if not self.runs.ordinary:
+            return argv
+        # Only this command sees the file, after it has entered the rig's namespaces.
+        at = argv.index("-C") + 2
+        ranges = self.storage.directory / "ranges"
+        ranges.write_text(f"{NOBODY}:200000:65536\n", encoding="utf-8")
+        shown = ["unshare", "--mount", "sh", "-c", _WITH_RANGES, "sh", str(ranges)]
+        return [*argv[:at], *shown, *argv[at:]]
+
     def environment(self, **variables: str) -> dict[str, str]:
         """Return what the user's shell hands on."""
         return self.runs.environment(**self.storage.variables, **variables)
@@ -40,7 +56,7 @@ class Containers:
     ) -> subprocess.CompletedProcess[str]:
         """Run one command to its end."""
         return subprocess.run(
-            self.runs.argv(self.words(command, *more)),
+            self.argv(self.words(command, *more)),
             env=self.environment(**variables),
             stdin=subprocess.DEVNULL if given is None else None,
             input=given,
@@ -62,7 +78,7 @@ class Containers:
     def popen(self, command: str, *more: str | Path) -> "subprocess.Popen[bytes]":
         """Start one command; its streams are pipes."""
         return subprocess.Popen(
-            self.runs.argv(self.words(command, *more)),
+            self.argv(self.words(command, *more)),
             env=self.environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -72,7 +88,7 @@ class Containers:
     def podman(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run podman itself, as the user."""
         return subprocess.run(
-            self.runs.argv([self.storage.podman, *words]),
+            self.argv([self.storage.podman, *words]),
             env=self.environment(),
             stdin=subprocess.DEVNULL,
             capture_output=True,

@@ -136,13 +136,9 @@ def spec_of(context: click.Context, given: Mapping[str, Any]) -> ContainerSpec:
     if own["directory"] is not None and options.is_typed(context, "dir"):
         raise click.UsageError("DIR is named twice: drop --dir")
     chosen = {name: values.pop(name) for name in field_names(RunOptions) if name in values}
-<<<<<<< HEAD
-    run_options = RunOptions(**{**chosen, "command": command, "dir": own["directory"]})
-    run_options = container_presets.chosen(own, run_options)
-=======
     chosen["dir"] = own["directory"] or chosen["dir"]
     run_options = RunOptions(**{**chosen, "command": command})
->>>>>>> 009a3d9 (Kill each process of a container in turn, and refuse the host's sockets in it)
+    run_options = container_presets.chosen(own, run_options)
     gateway = run.gateway_options(context, values, run_options)
     settings = run.settings_of(values, config, gateway=gateway)
     name = chosen["name"] or container_names.fresh(image, settings.statedir)

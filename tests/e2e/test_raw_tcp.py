@@ -10,6 +10,7 @@ from tests.support.waiting import until
 
 from .conftest import StartProxy
 from .rig.client import connect_head
+from .rig.corporate_proxy import PASSWORD, USER, CorporateProxy
 from .rig.hello import client_hello
 from .rig.internet import Internet
 from .rig.proxy import Proxy, read_all
@@ -161,6 +162,24 @@ def test_a_tunnel_whose_rule_is_withdrawn_is_closed(proxy: Proxy, changed: str) 
         assert read_all(connection) == b""
 
     assert proxy.decisions("db.test:5432")[-1].reason == "rule-withdrawn"
+
+
+def test_it_goes_through_a_corporate_proxy(
+    start_proxy: StartProxy, server: RawServer, internet: Internet
+) -> None:
+    del server
+    host, port = "93.187.0.2", 3129
+    corporate = CorporateProxy(
+        internet.namespace, host, port, {"db.test": internet.site("db.test")}
+    )
+    login = f"{USER}:{PASSWORD.replace(' ', '%20')}"
+    proxy = start_proxy(ALLOWLIST, CLAUDE_PROXY_UPSTREAM_PROXY=f"http://{login}@{host}:{port}")
+
+    with by_connect(proxy, "db.test:5432") as connection:
+        assert read_exactly(connection, len(GREETING)) == GREETING
+    corporate.close()
+
+    assert corporate.heads[0].startswith(b"CONNECT db.test:5432 ")
 
 
 def test_check_allow_and_log_know_it(proxy: Proxy) -> None:

@@ -6,6 +6,8 @@ from types import MappingProxyType
 from typing import NoReturn
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from mitmproxy.proxy.commands import Command
 from mitmproxy.proxy.layer import Layer
 
@@ -319,3 +321,41 @@ def test_a_client_that_asks_for_tls_gets_it_where_there_is_a_ca(
     assert stage.says(postgres.SSL_REQUEST) == b"S"
     assert isinstance(successors[0], TlsIntercept)
     assert ledger.outcomes == []
+
+
+_OF_CLIENT = [postgres.SSL_REQUEST, STARTUP, password(), password(b"x"), CANCEL, READY]
+_OF_SERVER = [
+    *(b"S", b"N", postgres.AUTHENTICATED, READY, postgres.fatal_error("28P01", "no")),
+    postgres.message(b"R", struct.pack("!I", 10) + b"SCRAM-SHA-256\0\0"),
+    postgres.message(b"R", struct.pack("!I", 5) + b"salt"),
+    postgres.message(b"R", struct.pack("!I", 3)),
+    postgres.message(b"R", struct.pack("!I", 11) + b"r=x,s=AAAA,i=4096"),
+]
+
+
+@given(
+    st.lists(
+        st.tuples(st.just(True), st.sampled_from(_OF_CLIENT) | st.binary(max_size=30))
+        | st.tuples(st.just(False), st.sampled_from(_OF_SERVER) | st.binary(max_size=30)),
+        max_size=8,
+    ),
+    st.sampled_from(["tls: none,", "", "tls: none, auth: [md5],"]),
+)
+def test_whatever_both_sides_say_the_password_goes_to_neither(
+    said: list[tuple[bool, bytes]], more: str
+) -> None:
+    ledger = Ledger()
+    stage = play(ledger, more)
+    got = b""
+    for by_client, data in said:
+        if stage.client.closed:
+            break
+        if by_client:
+            got += stage.says(data)
+        elif stage.upstreams and not stage.upstream.closed:
+            got += stage.answers(data)
+
+    sent = b"".join(peer.take() for peer in stage.upstreams)
+    assert PASSWORD not in got + sent
+    assert "internal-error" not in ledger.reasons
+    assert not stage.client.closed or all(peer.closed for peer in stage.upstreams)

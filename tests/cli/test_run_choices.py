@@ -341,3 +341,27 @@ def test_remote_publishing_needs_the_owners_word(orders: list[RunSpec]) -> None:
 
 def test_without_a_proxy_a_server_inside_can_still_be_published(orders: list[RunSpec]) -> None:
     assert order_of(orders, "--no-network", "--publish", "3000:3000", "--", "true").publishes
+
+
+@pytest.mark.usefixtures("confdir")
+def test_names_have_addresses_only_if_that_is_asked_for(
+    orders: list[RunSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not order_of(orders, "--policy", "online", "true").sandbox.transparent
+    on = ("--policy", "online", "--transparent", "on", "true")
+    assert order_of(orders, *on).sandbox.transparent
+
+    monkeypatch.setenv("CLAUDE_PROXY_TRANSPARENT", "on")
+    assert order_of(orders, "--policy", "online", "true").sandbox.transparent
+    off = ("--policy", "online", "--transparent", "off", "true")
+    assert not order_of(orders, *off).sandbox.transparent
+
+
+@pytest.mark.usefixtures("confdir")
+@pytest.mark.parametrize("words", [("--policy", "offline"), ("--no-network",)])
+def test_names_have_no_addresses_without_a_proxy(
+    capsys: pytest.CaptureFixture[str], words: tuple[str, ...]
+) -> None:
+    error = error_of(capsys, *words, "--transparent", "on", "true")
+
+    assert "--transparent off" in error

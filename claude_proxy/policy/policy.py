@@ -168,6 +168,11 @@ class Policy:
         """Return the credential by which the proxy logs in to the database at `target`."""
         return next(iter(databases_at(target, self.credentials)), None)
 
+    def decide_tunnel_credential(self, target: Authority) -> CredentialDecision:
+        """Decide which credential a tunnel of a rule for tcp is for."""
+        binding = self.database_at(target)
+        return NO_CREDENTIAL if binding is None else CredentialDecision(credential=binding.name)
+
     def decide_login(
         self, target: Authority, asked: AskedLogin, secrets: AvailableSecrets
     ) -> Decision:

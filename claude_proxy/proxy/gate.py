@@ -250,10 +250,9 @@ class Gate:
         scheme = PASSTHROUGH_SCHEME if decision.tls is Tls.PASSTHROUGH else ""
         if decision.raw:
             scheme = TCP_SCHEME
-        database = self.policy.database_at(target) if decision.raw else None
         verdict = Verdict(decision)
-        if database is not None:
-            verdict = Verdict(decision, CredentialDecision(credential=database.name))
+        if decision.raw:
+            verdict = Verdict(decision, self.policy.decide_tunnel_credential(target))
         return self._recorded(
             client_info, verdict, Phase.CONNECT, target, scheme=scheme, method=method
         )

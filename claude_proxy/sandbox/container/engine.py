@@ -336,7 +336,10 @@ def environment_of(environ: Mapping[str, str]) -> dict[str, str]:
 # What engines say, and what helps: (a part of it, what it means, the fix).
 _KNOWN = (
     (
-        r"no subuid ranges found|cannot find UID/GID for user|no subgid ranges found",
+        (
+            r"no subuid ranges found|no subgid ranges found|cannot find UID/GID for user"
+            r"|requires additional UIDs"
+        ),
         "this user has no range of user ids for containers",
         "have root add one: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $USER",
     ),

@@ -29,10 +29,10 @@ from claude_proxy.sandbox.container.plan.model import (
 from claude_proxy.sandbox.container.plan.planner import INSPECTED
 
 _SHORT_S = 60.0
-_REMOTE = ("CONTAINER_HOST", "DOCKER_HOST", "DOCKER_CONTEXT")
+_REMOTE = ("CONTAINER_HOST", "DOCKER_HOST")  # where a context leads, docker is asked
 # What an engine reads besides what every program may.
 _OF_ENGINES = re.compile(
-    r"CONTAINERS_[A-Z_]+|STORAGE_(?:DRIVER|OPTS)|REGISTRY_AUTH_FILE|DOCKER_(?:CONFIG|HOST)"
+    r"CONTAINERS_[A-Z_]+|STORAGE_(?:DRIVER|OPTS)|REGISTRY_AUTH_FILE|DOCKER_(?:CONFIG|CONTEXT|HOST)"
     r"|DBUS_SESSION_BUS_ADDRESS|TERM|COLUMNS|LINES|_CONTAINERS_[A-Z_]+"
 )
 _HOOK_PLACES = ("/usr/share/containers/oci/hooks.d", "/etc/containers/oci/hooks.d")
@@ -92,6 +92,15 @@ class Engine:
         """Return a command line of the engine."""
         return [str(self.program), *words]
 
+    def attached_words(self) -> list[str]:
+        """Return the options by which no key ends the attachment to a terminal.
+
+        The container would go on, while all others take it for ended; and Ctrl-P would wait for a
+        second key. Docker takes no empty option for that, so it gets keys that nobody presses.
+        """
+        keys = "" if self._is_podman else "ctrl-^,ctrl-@,ctrl-^"
+        return [f"--detach-keys={keys}"]
+
     def call(self, *words: str, given: bytes | None = None, timeout_s: float = _SHORT_S) -> bytes:
         """Run one command of the engine and return what it prints; EngineError if it fails."""
         return self.begin(*words, given=given).end(timeout_s)
@@ -150,11 +159,11 @@ class Engine:
         home = self.environ.get("HOME", "")
         if not self._is_podman:
             # Another daemon may be the next to listen there, or another one be chosen.
-            host = self.environ.get("DOCKER_HOST", "")
+            host, context = (self.environ.get(f"DOCKER_{word}", "") for word in ("HOST", "CONTEXT"))
             chosen = Path(self.environ.get("DOCKER_CONFIG", f"{home}/.docker"), "config.json")
             socket = Path(host.removeprefix("unix://") or _DOCKER_SOCKET)
             marks = (f"{path} {_mark_of(path)}" for path in (self.program, chosen, socket))
-            return [f"{os.geteuid()}", host, *marks]
+            return [f"{os.geteuid()}", host, context, *marks]
         files = [self.program, Path("/etc/containers/containers.conf")]
         files += [Path(home, ".config/containers", name) for name in _CONFIGURATIONS]
         files += [Path(self.environ[name]) for name in _CONFIGURED if name in self.environ]
@@ -330,7 +339,7 @@ class Call:
 def environment_of(environ: Mapping[str, str]) -> dict[str, str]:
     """Return the variables that an engine is started with."""
     own = {name: value for name, value in environ.items() if _OF_ENGINES.fullmatch(name)}
-    return {**waiting_process.harmless(environ), **own}
+    return {**waiting_process.harmless(environ), **own, "DOCKER_CLI_HINTS": "false"}
 
 
 # What engines say, and what helps: (a part of it, what it means, the fix).

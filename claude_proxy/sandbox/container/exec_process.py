@@ -59,9 +59,7 @@ def argv_of(engine: Engine, name: str, words: Sequence[str], *, terminal: bool) 
     """Return the command line of the engine."""
     options = ["--interactive"]
     if terminal:
-        # Without these, Ctrl-P would wait for a second key.
-        keys = "" if engine.kind is EngineKind.PODMAN else "ctrl-^,ctrl-@,ctrl-^"
-        options += ["--tty", f"--detach-keys={keys}"]
+        options += ["--tty", *engine.attached_words()]
     return engine.words("exec", *options, name, *words)
 
 

@@ -171,7 +171,8 @@ def run(
         raise
     try:
         with _environment_file(plan) as file:
-            words = ["run", *(["--detach"] if spec.detach else []), "--env-file", str(file)]
+            attached = ["--detach"] if spec.detach else engine.attached_words()
+            words = ["run", *attached, "--env-file", str(file)]
             call = _Call([*words, *plan.words], spec.detach, project)
             return _start(prepared, stored, way, say, call)
     except NotStartedError as error:

@@ -34,7 +34,6 @@ class WayTask:
 
     way: Way
     holder: HolderPlan | None = None
-    makes_holder: bool = True  # False: there is one, of the last time
 
 
 class OpenedWay:
@@ -57,8 +56,8 @@ def open_way(task: WayTask, engine: Engine, directory: Path) -> OpenedWay:
     if task.holder is None:
         return _MountedSocket(directory / WAY_OUT_DIRECTORY)
     if task.way is Way.PAUSE:
-        return _HandedOver(task, task.holder, engine, directory / HOLDER_DIRECTORY)
-    return _EnteredHolder(task, task.holder, engine)
+        return _HandedOver(task.holder, engine, directory / HOLDER_DIRECTORY)
+    return _EnteredHolder(task.holder, engine)
 
 
 class _MountedSocket(OpenedWay):
@@ -104,14 +103,11 @@ class _MountedSocket(OpenedWay):
 class _HandedOver(OpenedWay):
     """A holder that makes the sockets, and hands them over."""
 
-    def __init__(self, task: WayTask, holder: HolderPlan, engine: Engine, directory: Path) -> None:
+    def __init__(self, holder: HolderPlan, engine: Engine, directory: Path) -> None:
         self._engine, self._holder = engine, holder
         self._network = NetworkHolder(directory)
         try:
-            if not task.makes_holder:
-                with contextlib.suppress(EngineError):  # it ends with its keeper, or has already
-                    engine.kill(holder.name, "KILL")
-            _start(task, engine, holder, holder_image.empty_image())
+            _start(engine, holder, holder_image.empty_image())
             with ended_with(engine.waiting(holder.name)) as ended:
                 self._network.wait(ended)
         except BaseException:
@@ -130,9 +126,9 @@ class _HandedOver(OpenedWay):
 class _EnteredHolder(OpenedWay):
     """A holder that only waits, and whose namespace is entered from outside."""
 
-    def __init__(self, task: WayTask, holder: HolderPlan, engine: Engine) -> None:
+    def __init__(self, holder: HolderPlan, engine: Engine) -> None:
         self._engine, self._holder = engine, holder
-        _start(task, engine, holder, holder_image.waiting_image(os.uname().machine))
+        _start(engine, holder, holder_image.waiting_image(os.uname().machine))
         state = engine.inspect(holder.name)
         self._pid = 0 if state is None else state.pid
         if _words_of(self._pid) != holder.command:
@@ -152,13 +148,12 @@ class _EnteredHolder(OpenedWay):
             self._engine.kill(self._holder.name, "KILL")
 
 
-def _start(task: WayTask, engine: Engine, holder: HolderPlan, image: bytes) -> None:
-    """Start the holder of a container, which is made first where it has to be."""
-    if task.makes_holder:
-        ensure_image(engine, holder.image, image)
-        with contextlib.suppress(EngineError):
-            engine.remove(holder.name, force=True)
-        engine.call("create", *holder.words)
+def _start(engine: Engine, holder: HolderPlan, image: bytes) -> None:
+    """Make and start the holder of a container, in place of one of the last time."""
+    ensure_image(engine, holder.image, image)
+    with contextlib.suppress(EngineError):
+        engine.remove(holder.name, force=True)
+    engine.call("create", *holder.words)
     engine.call("start", holder.name)
 
 

@@ -72,7 +72,6 @@ def test_without_an_engine_the_error_says_how_to_install_one(
     [
         {"CONTAINER_HOST": "ssh://elsewhere.test"},
         {"DOCKER_HOST": "tcp://192.0.2.1:2375"},
-        {"DOCKER_CONTEXT": "elsewhere"},
     ],
 )
 def test_an_engine_on_another_machine_is_refused(
@@ -98,6 +97,7 @@ def test_an_engine_has_harmless_variables_and_its_own_only() -> None:
         "HOME": "/home/me",
         "CONTAINERS_CONF": "/conf",
         "TERM": "xterm",
+        "DOCKER_CLI_HINTS": "false",  # it prints advertisements among what CMD prints
     }
 
 
@@ -316,3 +316,12 @@ def test_a_name_that_is_taken_is_told_in_the_same_words_by_both_engines(
 
     assert problem.what == "there is a container of this name that claude-proxy did not make"
     assert problem.fix == "use another --name"
+
+
+def test_docker_is_asked_where_the_context_of_the_user_leads(tmp_path: Path) -> None:
+    variables = environment_of({"DOCKER_CONTEXT": "rootless", "SECRET": "x"})
+
+    assert variables["DOCKER_CONTEXT"] == "rootless"
+    assert "SECRET" not in variables
+    with pytest.raises(ConfigError, match="on another machine"):
+        docker(tmp_path, "ssh://me@elsewhere").facts()

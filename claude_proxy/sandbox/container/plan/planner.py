@@ -105,7 +105,7 @@ class _Planner:
             engine=self._engine.program,
             kind=self._engine.kind,
             name=self._spec.name,
-            options=tuple(self._options()),
+            options=(*self._options(), *self._proxy_options(variables)),
             mounts=mounts,
             mount_options=tuple(self._mount_options(mounts)),
             image=self._image.id,
@@ -164,6 +164,15 @@ class _Planner:
             yield "--rm"
         yield from ("--label", f"{NAME_LABEL}={name}")
         yield from ("--label", f"{VERSION_LABEL}={self._place.version}")
+
+    def _proxy_options(self, variables: Mapping[str, str]) -> Iterator[str]:
+        """Yield what keeps docker from passing in the proxies that its config.json names.
+
+        Their URLs may hold a password, and would go before those of a file of variables.
+        """
+        if self._engine.kind is EngineKind.DOCKER:
+            for name in _IN_DOCKER_CONFIG:
+                yield from ("--env", f"{name}={variables.get(name, '')}")
 
     # --- mounts
 
@@ -288,6 +297,11 @@ class _Planner:
             )
 
 
+_IN_DOCKER_CONFIG = tuple(
+    spelled
+    for name in ("http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "no_proxy")
+    for spelled in (name, name.upper())
+)
 # Of the variables of a run, those that are about the host.
 _OF_THE_HOST = frozenset(
     {"HOME", "LOGNAME", "PATH", "PWD", "SHELL", "USER", "TMPDIR", "XDG_RUNTIME_DIR"}

@@ -216,3 +216,15 @@ def test_cmd_makes_no_namespaces_where_the_engines_own_profile_refuses_that() ->
     ]
 
     assert [b'"value": 2114060288' in profile for profile in profiles] == [False, True]
+
+
+def test_docker_passes_in_nothing_of_the_proxies_that_its_configuration_names() -> None:
+    """Whose URL may hold a password; what is on its command line goes before that."""
+    plan = a_plan(facts=replace(FACTS, kind=EngineKind.DOCKER))
+
+    given = dict(word.split("=", 1) for word in follows(plan, "--env"))
+    names = {"http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "no_proxy"}
+    assert given.keys() == names | {name.upper() for name in names}
+    for name, value in given.items():
+        assert value == plan.environment.get(name, "")
+    assert follows(a_plan(), "--env") == []

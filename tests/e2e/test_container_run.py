@@ -67,24 +67,6 @@ def test_the_start_is_recorded_with_the_image_and_the_end_with_the_exit_code(
     assert end == "run one: exit code 3"
 
 
-def test_clients_that_ignore_the_proxy_reach_what_is_allowed_by_its_name(
-    containers: Containers, internet: Internet
-) -> None:
-    script = (
-        "curl -sS --noproxy '*' -o /dev/null -w '%{http_code}\\n' https://origin.test/in; "
-        "nslookup origin.test 127.0.0.1 | grep -c 'Address.*198[.]1[89]'; "
-        "curl -sS --noproxy '*' -o /dev/null https://denied.test/; echo $?; "
-        "curl -sS --noproxy '*' -o /dev/null http://93.190.1.1/; echo $?"
-    )
-    with internet.watch() as seen:
-        ran = containers(
-            "run", "--image", "box", "--rm", "--transparent", "on", "--", "sh", "-c", script
-        )
-
-    assert ran.stdout.split() == ["200", "1", "6", "7"], ran.stderr
-    assert seen.targets() == ["/in"]
-
-
 def test_a_binary_alone_in_an_image_without_a_shell_is_served(
     containers: Containers, storage: EngineStorage, program: FindProgram
 ) -> None:

@@ -12,7 +12,9 @@ from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).resolve().parents[1]
 NOT_INSTALLED = "is not installed"
-TOOLS = Path(os.environ.get("E2E_TOOLS", ROOT / "build" / "e2e")) / "node_modules" / ".bin"
+_INSTALLED = Path(os.environ.get("E2E_TOOLS", ROOT / "build" / "e2e"))
+TOOLS = _INSTALLED / "node_modules" / ".bin"
+PYTHON_TOOLS = _INSTALLED / "python" / "bin"
 
 type FindProgram = Callable[[str], str]
 
@@ -49,7 +51,8 @@ def program() -> FindProgram:
     """Return a function that finds a program, and skips the test that has none."""
 
     def find(name: str) -> str:
-        found = shutil.which(name, path=TOOLS) or shutil.which(name)
+        tools = (shutil.which(name, path=place) for place in (TOOLS, PYTHON_TOOLS))
+        found = next(filter(None, tools), None) or shutil.which(name)
         if found is None:
             pytest.skip(f"{name} {NOT_INSTALLED}")
         return found

@@ -36,8 +36,8 @@ def prepare(directory: Path, *, cadir: Path, statedir: Path) -> None:
             fix="install claude-proxy with a Python that has shared libraries",
         )
     try:
-        # Other users read it in containers, where their numbers differ; nobody else gets here.
-        directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Users of containers have other numbers. They may enter; the proxy serves whom it names.
+        directory.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
         for place in (directory, directory / names.TRUST):
             place.mkdir(mode=0o755, exist_ok=True)
             place.chmod(0o755)

@@ -77,6 +77,10 @@ class EngineStorage:
     def close(self) -> None:
         """Remove all containers and images."""
         self.call("rm", "--all", "--force", "--time", "0")
+        self.discard()
+
+    def discard(self) -> None:
+        """Remove the directory."""
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
@@ -116,7 +120,8 @@ def _add_directory(tar: tarfile.TarFile, path: str, seen: set[str]) -> None:
         if name and name not in seen:
             seen.add(name)
             directory = tarfile.TarInfo(name)
-            directory.type, directory.mode = tarfile.DIRTYPE, 0o755
+            directory.type = tarfile.DIRTYPE
+            directory.mode = 0o1777 if name == "tmp" else 0o755
             tar.addfile(directory)
 
 

@@ -19,7 +19,7 @@ from .internet import Internet
 from .proxy import REPOSITORY, Workplace
 
 NOBODY = 65534
-_MADE_REACHABLE = Path(__file__).with_name("reachable.py")
+REACHABLE = Path(__file__).with_name("reachable.py")
 
 
 class Launches:
@@ -200,7 +200,7 @@ def _as_ordinary_user() -> list[str]:
     # What only root may enter (an interpreter in root's home) is made reachable by mounts that only
     # this command sees.
     paths = [sys.prefix, sys.base_prefix, str(REPOSITORY)]
-    mounts = ["unshare", "--mount", sys.executable, "-I", str(_MADE_REACHABLE), *paths, "--"]
+    mounts = ["unshare", "--mount", sys.executable, "-I", str(REACHABLE), *paths, "--"]
     ids = [f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
     return [*mounts, "setpriv", *ids, "--"]
 

@@ -1,0 +1,158 @@
+"""What `container init` writes, used for real: podman-compose and the devcontainer program."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import FindProgram
+from tests.support.waiting import until
+
+from .rig.engine import EngineStorage, image_of
+from .rig.internet import Internet
+from .rig.rootless import USER, RootlessUser
+
+PASSWD = b"root:x:0:0::/root:/bin/sh\nagent:x:1000:1000::/tmp:/bin/sh\n"
+ALLOWED = "curl -sS -o /dev/null -w '%{http_code}\\n' https://origin.test/in"
+DENIED = "curl -sS -o /dev/null https://denied.test/; echo $?"
+LINKS = "ip -o link | cut -d: -f2"
+IMAGE = "localhost/box:latest"
+OURS = Path(sys.executable).parent
+
+type Call = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def user(internet: Internet, program: FindProgram) -> Iterator[RootlessUser]:
+    if os.geteuid() != 0:
+        pytest.skip("root is needed to be another user")
+    program("newuidmap")
+    user = RootlessUser(internet)
+    yield user
+    user.close()
+
+
+@pytest.fixture(scope="module")
+def storage(user: RootlessUser, program: FindProgram) -> Iterator[EngineStorage]:
+    """Images and containers of the user."""
+    program("runc")
+    podman = program("podman")
+    storage = EngineStorage(podman, owner=USER)
+    image = image_of(program("busybox"), [program("curl")], [("/etc/passwd", PASSWD)])
+    call = user.argv
+    environment = user.environment(**storage.variables)
+    words = [podman, "import", "--quiet", "--change", 'CMD ["sh"]', "-", IMAGE]
+    done = subprocess.run(
+        call(words), input=image, env=environment, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    yield storage
+    for end in (["rm", "--all", "--force", "--time", "0"], ["unshare", "rm", "-rf", "root"]):
+        subprocess.run(
+            call([podman, *end]), env=environment, capture_output=True, check=False, timeout=60
+        )
+    storage.discard()
+
+
+@pytest.fixture
+def call(user: RootlessUser, storage: EngineStorage, program: FindProgram) -> Iterator[Call]:
+    """Run a program as the user, while `container way-out` serves."""
+    tools = [Path(program(name)).parent for name in ("podman-compose", "devcontainer")]
+    path = ":".join([*map(str, (*tools, OURS)), os.environ["PATH"]])
+    variables: Mapping[str, str] = {**storage.variables, "PATH": path}
+
+    def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            user.argv(words),
+            env=user.environment(**variables),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+    allowlist = user.directory / "allowlist.yaml"
+    allowlist.write_text("allow: [origin.test]\n")
+    root = user.directory / "root.pem"
+    root.write_bytes(user.internet.pki.root_file.read_bytes())
+    serve = ["claude-proxy", "container", "way-out", "--", "--allowlist", allowlist]
+    socket = user.home / ".cache/claude-proxy/way-out/proxy.sock"
+    log = (user.directory / "way-out.log").open("wb")
+    with subprocess.Popen(
+        user.argv([*serve, "--upstream-ca", root]),
+        env=user.environment(**variables),
+        stdout=log,
+        stderr=subprocess.STDOUT,
+    ) as proxy:
+        until(socket.exists, "the way out to be served")
+        yield run
+        proxy.terminate()
+    log.close()
+
+
+def test_a_compose_file_gives_the_agent_one_way_out(call: Call, internet: Internet) -> None:
+    written = call("claude-proxy", "container", "init", "compose", "--image", IMAGE)
+    assert written.returncode == 0, written.stderr
+    script = (
+        f"{LINKS}; {ALLOWED}; {DENIED}; id -u; grep -c CapEff:.0000000000000000 /proc/self/status; "
+        "wc -c < /etc/resolv.conf; touch x /home/agent/x /tmp/x && echo written; "
+        "touch /x compose.yaml; ls /run"
+    )
+    try:
+        up = call("podman-compose", "up", "-d")
+        assert up.returncode == 0, up.stderr
+        with internet.watch() as seen:
+            ran = call("podman-compose", "exec", "-T", "agent", "sh", "-c", script)
+    finally:
+        call("podman-compose", "down", "-t", "0")
+
+    assert ran.stdout.split() == [
+        *("lo", "200", "56", "1000", "1", "0", "written", "claude-proxy"),
+    ], ran.stderr
+    assert ran.stderr.count("Read-only file system") == 2
+    assert seen.targets() == ["/in"]
+
+
+def test_a_dev_container_is_used_by_the_official_program(
+    call: Call, internet: Internet, user: RootlessUser
+) -> None:
+    written = call("claude-proxy", "container", "init", "devcontainer", "--image", IMAGE)
+    assert written.returncode == 0, written.stderr
+    options = ("--docker-path", "podman", "--workspace-folder", user.project)
+    script = (
+        f"{LINKS}; {ALLOWED}; {DENIED}; id -u; touch y && echo written; "
+        "touch .devcontainer/devcontainer.json; exit 7"
+    )
+
+    up = call("devcontainer", "up", *options)
+    assert up.returncode == 0, up.stderr
+    with internet.watch() as seen:
+        ran = call("devcontainer", "exec", *options, "sh", "-c", script)
+
+    assert (ran.stdout.split(), ran.returncode) == (["lo", "200", "56", "1000", "written"], 7)
+    assert "Read-only file system" in ran.stderr
+    assert seen.targets() == ["/in"]
+
+
+def test_a_dev_container_says_that_the_proxy_does_not_run(
+    user: RootlessUser, storage: EngineStorage, program: FindProgram
+) -> None:
+    tools = Path(program("devcontainer")).parent
+    variables = {**storage.variables, "PATH": f"{tools}:{OURS}:{os.environ['PATH']}"}
+
+    up = subprocess.run(
+        user.argv(["devcontainer", "up", "--docker-path", "podman", "--workspace-folder", "."]),
+        env=user.environment(**variables, HOME=str(user.runtime)),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+    assert up.returncode != 0
+    assert "claude-proxy container way-out" in up.stdout + up.stderr

@@ -79,11 +79,11 @@ def call(user: RootlessUser, storage: EngineStorage, program: FindProgram) -> It
     allowlist.write_text("allow: [origin.test]\n")
     root = user.directory / "root.pem"
     root.write_bytes(user.internet.pki.root_file.read_bytes())
-    serve = ["claude-proxy", "container", "way-out", "--", "--allowlist", allowlist]
+    serve: list[str | Path] = ["claude-proxy", "container", "way-out", "--"]
     socket = user.home / ".cache/claude-proxy/way-out/proxy.sock"
     log = (user.directory / "way-out.log").open("wb")
     with subprocess.Popen(
-        user.argv([*serve, "--upstream-ca", root]),
+        user.argv([*serve, "--allowlist", allowlist, "--upstream-ca", root]),
         env=user.environment(**variables),
         stdout=log,
         stderr=subprocess.STDOUT,

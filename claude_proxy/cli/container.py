@@ -23,6 +23,8 @@ COMMANDS = {
     "rm": "Remove containers, with their homes.",
     "list": "List the containers.",
     "logs": "Print what a container's command has printed.",
+    "verify": "Check that a running container has no network but the proxy.",
+    "attack": "Try to get out of a running container, and keep the result.",
     "stats": "Show what running containers use, and what they were allowed and denied.",
     "build": "Build the image of an agent through the proxy, and check it.",
     "update": "Update a container's packages, without opening its network.",

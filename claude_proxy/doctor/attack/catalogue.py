@@ -116,6 +116,20 @@ _POD_TOO: Final = (
 POD_ATTACKS: Final = (*_POD_ALONE, *(each for each in ATTACKS if each.name in _POD_TOO))
 
 
+# Of a container with its own policy, by a program beside its command: those that need a server of
+# ours which the policy allows are left out, and so are those that replace files of the project.
+_NOT_OF_CONTAINERS: Final = frozenset(
+    {"odd-ports", "fronting-by-sni", "fronting-by-host", "other-requests", "smuggling"}
+    | {"plain-bytes", "forged-origin", "fake-addresses"}
+)
+CONTAINER_ATTACKS: Final = tuple(
+    each
+    for each in ATTACKS
+    if each.group not in {AttackGroup.KEYS, AttackGroup.PROJECT}
+    and each.name not in _NOT_OF_CONTAINERS
+)
+
+
 @dataclass(frozen=True, slots=True)
 class AttackResult:
     """One row of the table: an attack and its result."""
@@ -183,6 +197,16 @@ def judge_pod(reports: Sequence[AttackReport]) -> list[AttackResult]:
     by_name = {report["attack"]: report for report in reports}
     first = _row_of_proxy(by_name.get(POD_PROXY.name))
     return [first, *(_row_of(attack, by_name.get(attack.name)) for attack in POD_ATTACKS)]
+
+
+def judge_container(
+    reports: Sequence[AttackReport], observations: Iterable[Observation]
+) -> list[AttackResult]:
+    """Return the rows of the table of a container."""
+    by_name = {report["attack"]: report for report in reports}
+    rows = [_row_of_proxy(by_name.get(POD_PROXY.name))]
+    rows += [_row_of(attack, by_name.get(attack.name)) for attack in CONTAINER_ATTACKS]
+    return [*rows, *map(_row_of_canary, observations)]
 
 
 def _row_of_proxy(report: AttackReport | None) -> AttackResult:

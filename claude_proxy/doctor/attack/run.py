@@ -101,14 +101,14 @@ def attack(target: AttackTarget) -> list[AttackResult]:
         pipes = (subprocess.PIPE,) * 3
         with live_sandbox(run_spec, streams=pipes) as sandbox, host or nullcontext():
             setup = _AttackSetup(target, run_spec, canaries, server, sandbox, key, host)
-            guarded = _identities(setup.guarded())
+            guarded = identities(setup.guarded())
             reports = _reports_of(sandbox, setup.parameters(guarded))
-            changed = _changed(guarded)
+            changed_files = changed(guarded)
         observations = (
             Observation("loopback", "listeners on loopback", canaries.seen("loopback")),
             Observation("unix", "Unix sockets", canaries.seen("unix")),
             Observation("origin", "the allowed sites", _unexpected(server.requests(), key)),
-            Observation("policy", "policy, CA, audit log", changed),
+            Observation("policy", "policy, CA, audit log", changed_files),
             *_seen_by(host),
         )
     network = run_spec.sandbox.has_proxy
@@ -329,10 +329,13 @@ class _AttackSetup:
             "placeholder": self.key.placeholder,
             "key": self.key.value,
             "canaries": self.canaries.facts(),
-            "sockets": [*_sockets(self.target), str(self.sandbox.run_directory / SOCKET)],
+            "sockets": [
+                *usual_sockets(self.target.home, self.target.environ),
+                str(self.sandbox.run_directory / SOCKET),
+            ],
             "processes": list(self._processes()),
             "secret": self.canaries.token,
-            "hidden": _identities(hidden),
+            "hidden": identities(hidden),
             "guarded": guarded,
             "shown": [str(path) for path in (CERTIFICATE, BUNDLE, ALLOWLIST)],
             "own_ports": sorted(
@@ -368,7 +371,7 @@ class _AttackSetup:
         return ((what, pid, str(start_time_of(pid))) for what, pid in pids.items())
 
 
-def _identities(paths: Iterable[Path]) -> dict[str, list[int]]:
+def identities(paths: Iterable[Path]) -> dict[str, list[int]]:
     """Return the device and inode of each file that exists."""
     found = {}
     for path in paths:
@@ -378,9 +381,9 @@ def _identities(paths: Iterable[Path]) -> dict[str, list[int]]:
     return found
 
 
-def _changed(guarded: Mapping[str, list[int]]) -> tuple[str, ...]:
+def changed(guarded: Mapping[str, list[int]]) -> tuple[str, ...]:
     """Name the files that were replaced, and those that were created from inside."""
-    now = _identities(Path(name) for name in guarded)
+    now = identities(Path(name) for name in guarded)
     changed = [f"{name} was replaced" for name in guarded if now.get(name) != guarded[name]]
     for name in guarded:
         with suppress(OSError):
@@ -388,12 +391,12 @@ def _changed(guarded: Mapping[str, list[int]]) -> tuple[str, ...]:
     return tuple(changed)
 
 
-def _sockets(target: AttackTarget) -> list[str]:
+def usual_sockets(home: Path, environ: Mapping[str, str]) -> list[str]:
     """Return the usual paths of sockets that lead out."""
-    runtime = target.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
-    bus = target.environ.get("DBUS_SESSION_BUS_ADDRESS", "").partition("unix:path=")[2]
+    runtime = environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
+    bus = environ.get("DBUS_SESSION_BUS_ADDRESS", "").partition("unix:path=")[2]
     named = [
-        target.environ.get("SSH_AUTH_SOCK", ""),
+        environ.get("SSH_AUTH_SOCK", ""),
         bus.partition(",")[0],
         "/run/docker.sock",
         "/var/run/docker.sock",
@@ -406,8 +409,8 @@ def _sockets(target: AttackTarget) -> list[str]:
         "/tmp/.X11-unix/X0",  # noqa: S108 - looked for, not made
         *(f"{runtime}/{name}" for name in ("bus", "docker.sock", "podman/podman.sock")),
         *(f"{runtime}/{name}" for name in ("wayland-0", "gnupg/S.gpg-agent", "keyring/ssh")),
-        f"{target.home}/.gnupg/S.gpg-agent",
-        str(base_of(dict(target.environ))),
+        f"{home}/.gnupg/S.gpg-agent",
+        str(base_of(dict(environ))),
     ]
     return list(dict.fromkeys(name for name in named if name))
 

@@ -30,9 +30,13 @@ _PACKAGE = Path(__file__).resolve().parents[2]
 _PROGRAMS = {
     "namespace_holder": "claude_proxy.sandbox.container.namespace_holder",
     "container_init": "claude_proxy.sandbox.container.container_init",
+    "probes": "claude_proxy.doctor.attack.probes.__main__",
 }
+# The attacks need far more than the programs that serve containers: they have a copy of their own.
+_KINDS = {"current": ("namespace_holder", "container_init"), "probes": ("probes",)}
 # Imported late: by the interpreter itself, and by os.execvp.
 _MORE = ("encodings.ascii", "encodings.latin_1", "encodings.utf_8", "warnings")
+_LATE = {"probes": ("encodings.idna", "ssl", "ctypes", "struct", "linecache", "traceback")}
 _LIBRARIES, _LOADER = "lib", "ld.so"
 _MANIFEST = "manifest.json"
 _PATIENCE_S = 60.0
@@ -85,13 +89,13 @@ def planned(statedir: Path) -> LentPython:
     return _current(statedir / DIRECTORY) or LentPython(statedir / DIRECTORY, version, True)
 
 
-def lend(statedir: Path) -> LentPython:
+def lend(statedir: Path, kind: str = "current") -> LentPython:
     """Return the copy for this Python and this version of claude-proxy; made at the first use.
 
-    ClaudeProxyError if this machine's Python cannot be lent.
+    ClaudeProxyError if this machine's Python cannot be lent. `kind` is "probes" for the attacks.
     """
     store = statedir / DIRECTORY
-    if (found := _current(store)) is not None:
+    if (found := _current(store, kind)) is not None:
         return found
     if sys.platform != "linux":
         raise ClaudeProxyError(
@@ -100,7 +104,7 @@ def lend(statedir: Path) -> LentPython:
             fix="use an engine that claude-proxy can enter; or put claude-proxy into the image",
         )
     try:
-        return _made(store)
+        return _made(store, kind)
     except (OSError, ValueError, subprocess.SubprocessError, py_compile.PyCompileError) as error:
         raise ClaudeProxyError(
             f"the Python of this machine cannot be lent to a container: {error}",
@@ -109,10 +113,10 @@ def lend(statedir: Path) -> LentPython:
         ) from error
 
 
-def _current(store: Path) -> LentPython | None:
+def _current(store: Path, kind: str = "current") -> LentPython | None:
     """Return the copy that there is; None: there is none, or what it was made from has changed."""
     with contextlib.suppress(OSError, ValueError, KeyError):
-        current = json.loads((store / "current.json").read_bytes())
+        current = json.loads((store / f"{kind}.json").read_bytes())
         if current["program"] == sys.executable and _is_unchanged(current["sources"]):
             found = LentPython(store / current["key"], current["version"], current["loader"])
             if (found.directory / _MANIFEST).is_file():
@@ -120,9 +124,9 @@ def _current(store: Path) -> LentPython | None:
     return None
 
 
-def _made(store: Path) -> LentPython:
+def _made(store: Path, kind: str) -> LentPython:
     store.mkdir(mode=0o700, parents=True, exist_ok=True)
-    facts = _probe()
+    facts = _probe(kind)
     copies = dict(_copies(facts))
     version = "{}.{}".format(*sys.version_info)
     marks = {str(source): _mark_of(str(source)) for source in copies.values()}
@@ -136,9 +140,9 @@ def _made(store: Path) -> LentPython:
         "version": version,
         "loader": bool(facts["loader"]),
     }
-    new = store / f".current.{os.getpid()}"
+    new = store / f".{kind}.{os.getpid()}"
     new.write_text(json.dumps(current), "utf-8")
-    new.replace(store / "current.json")
+    new.replace(store / f"{kind}.json")
     return LentPython(store / key, version, bool(facts["loader"]))
 
 
@@ -172,11 +176,11 @@ def _write(store: Path, key: str, copies: Mapping[PurePosixPath, Path]) -> None:
         raise OSError(f"{store / key} could not be written")
 
 
-def _probe() -> dict[str, object]:
+def _probe(kind: str) -> dict[str, object]:
     """Return what a process has loaded that imports our programs."""
     words = [sys.executable, "-I", "-S", "-X", "utf8", "-c", _PROBE, str(_PACKAGE.parent)]
     ended = subprocess.run(  # noqa: S603 - no shell
-        [*words, *_PROGRAMS.values(), *_MORE],
+        [*words, *(_PROGRAMS[name] for name in _KINDS[kind]), *_MORE, *_LATE.get(kind, ())],
         env=waiting_process.harmless(os.environ),
         capture_output=True,
         check=True,

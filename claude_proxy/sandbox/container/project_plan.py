@@ -15,7 +15,9 @@ from claude_proxy.sandbox.plan.environment import ALLOWLIST
 from claude_proxy.sandbox.plan.git_facts import GitMounts
 from claude_proxy.sandbox.plan.model import Mount, MountKind, SandboxPlan, UnixSockets
 from claude_proxy.sandbox.plan.planner import plan_sandbox
+from claude_proxy.sandbox.plan.protected_files import protected_files
 from claude_proxy.sandbox.run_spec import SHOWN, RunSpec, shown_files
+from claude_proxy.sandbox.second_names import refuse_second_names
 from claude_proxy.system.runs import base_of
 
 # No bwrap is started: of a version that can do everything.
@@ -49,6 +51,8 @@ def plan_of_run(
         *(("--allow-rw", path) for path in spec.allow_rw),
     )
     refuse_sockets(named)
+    notes = refuse_second_names(protected_files(planned.mounts))
+    planned = replace(planned, notes=(*planned.notes, *notes))
     return _without_sockets(planned), shown
 
 

@@ -258,14 +258,14 @@ def test_the_site_tells_what_went_beyond_what_is_allowed(
 def test_replaced_and_created_files_are_reported(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("x")
-    before = module._identities([file, tmp_path, tmp_path / "none"])
-    unchanged = module._changed(before)
+    before = module.identities([file, tmp_path, tmp_path / "none"])
+    unchanged = module.changed(before)
     (tmp_path / "other").write_text("y")
     (tmp_path / "other").rename(file)
     (tmp_path / ".claude-proxy-doctor-1").write_text("")
 
     assert unchanged == ()
-    assert module._changed(before) == (
+    assert module.changed(before) == (
         f"{file} was replaced",
         str(tmp_path / ".claude-proxy-doctor-1"),
     )

@@ -10,6 +10,9 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import IO, Any
 
+if not __package__:  # run by its path: add the package's directory, after the standard library
+    sys.path.append(os.path.abspath(os.path.join(os.path.dirname(__file__), *[os.pardir] * 4)))  # noqa: PTH100, PTH118, PTH120
+
 from claude_proxy.doctor.attack.probes.credentials import (
     echoed_keys,
     foreign_keys,

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from claude_proxy.audit.escape import escape_field
+from claude_proxy.audit.escape import escape_text
 from claude_proxy.audit.sinks import encoded, rfc3339
 from claude_proxy.cli.container_options import engine_of, statedir_option
 from claude_proxy.cli.container_options import statedir as statedir_in_force
@@ -92,7 +92,7 @@ def _row(stored: StoredContainer, state: str, place: Path) -> tuple[str, ...]:
         *(_reaches(hosts_of(stored, place)), stored.way.value, attack_of(stored)),
         stored.project,
     )
-    return tuple(escape_field(cell) for cell in cells)
+    return tuple(escape_text(cell) for cell in cells)
 
 
 def _policy_of(stored: StoredContainer) -> str:

@@ -117,10 +117,11 @@ POD_ATTACKS: Final = (*_POD_ALONE, *(each for each in ATTACKS if each.name in _P
 
 
 # Of a container with its own policy, by a program beside its command: those that need a server of
-# ours which the policy allows are left out, and so are those that replace files of the project.
+# ours which the policy allows are left out, and so are those that replace files of the project. A
+# terminal is the container's own: what is typed into it is read there, not outside.
 _NOT_OF_CONTAINERS: Final = frozenset(
     {"odd-ports", "fronting-by-sni", "fronting-by-host", "other-requests", "smuggling"}
-    | {"plain-bytes", "forged-origin", "fake-addresses"}
+    | {"plain-bytes", "forged-origin", "fake-addresses", "terminal"}
 )
 CONTAINER_ATTACKS: Final = tuple(
     each

@@ -36,7 +36,17 @@ _PROGRAMS = {
 _KINDS = {"current": ("namespace_holder", "container_init"), "probes": ("probes",)}
 # Imported late: by the interpreter itself, and by os.execvp.
 _MORE = ("encodings.ascii", "encodings.latin_1", "encodings.utf_8", "warnings")
-_LATE = {"probes": ("encodings.idna", "ssl", "ctypes", "struct", "linecache", "traceback")}
+_LATE = {
+    "probes": (
+        "encodings.idna",
+        "encodings.unicode_escape",
+        "ssl",
+        "ctypes",
+        "struct",
+        "linecache",
+        "traceback",
+    )
+}
 _LIBRARIES, _LOADER = "lib", "ld.so"
 _MANIFEST = "manifest.json"
 _PATIENCE_S = 60.0

@@ -73,18 +73,18 @@ def options(
         yield from ("--cpus", f"{cpus:g}")
 
 
-def seccomp_profile(given: bytes, *, namespaces: bool = True) -> bytes:
+def seccomp_profile(given: bytes) -> bytes:
     """Return an engine's profile of system calls, narrowed; ConfigError if it cannot be read.
 
-    Without `namespaces`, CMD makes none: docker's own profile refuses that, and podman's does not.
+    CMD makes no namespaces, as in a run: docker's own profile refuses that, and podman's does not.
+    Nor are there calls of other architectures, such as those of 32 bits.
     """
     try:
         profile = json.loads(given)
         calls = profile["syscalls"]
         _PLAIN_ERROR.index(profile["defaultAction"])  # ValueError: not a list of what is allowed
-        narrowed = [*_narrowed(calls, namespaces=namespaces), *_socket_rules()]
-        if not namespaces:
-            narrowed.append(_CLONE_WITHOUT_NAMESPACES)
+        narrowed = [*_narrowed(calls), *_socket_rules(), _CLONE_WITHOUT_NAMESPACES]
+        machines = [{**one, "subArchitectures": []} for one in profile.get("archMap") or ()]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(
             "the engine's profile of system calls cannot be narrowed: it is not one that lists "
@@ -92,12 +92,13 @@ def seccomp_profile(given: bytes, *, namespaces: bool = True) -> bytes:
             where="seccomp",
             fix="have the engine use its default profile (seccomp_profile in containers.conf)",
         ) from error
-    return json.dumps({**profile, "syscalls": narrowed}).encode()
+    own = {"archMap": machines} if machines else {}
+    return json.dumps({**profile, **own, "syscalls": narrowed}).encode()
 
 
-def _narrowed(calls: list[dict[str, Any]], *, namespaces: bool) -> Iterator[dict[str, Any]]:
+def _narrowed(calls: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Yield the rules without what is refused here, and without those about socket(2)."""
-    refused = _REFUSED if namespaces else _REFUSED | _MAKES_NAMESPACES
+    refused = _REFUSED | _MAKES_NAMESPACES
     for rule in calls:
         names = rule["names"] if "names" in rule else [rule["name"]]
         kept = [name for name in names if name != _SOCKET]

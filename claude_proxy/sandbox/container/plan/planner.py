@@ -269,9 +269,7 @@ class _Planner:
         files = {
             **{wrappers.file_of(name): text for name, text in self._wrappers().items()},
             BLANK: b"",
-            SECCOMP: hardening.seccomp_profile(
-                self._engine.seccomp, namespaces=self._engine.kind is EngineKind.PODMAN
-            ),
+            SECCOMP: hardening.seccomp_profile(self._engine.seccomp),
             HOSTS: f"127.0.0.1 localhost\n127.0.0.1 {name}\n".encode(),
             RESOLVER: system_mounts.resolver(
                 notes_lookups=True, answers_lookups=self._spec.run.sandbox.transparent

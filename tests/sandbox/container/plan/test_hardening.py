@@ -92,13 +92,20 @@ def test_a_profile_that_does_not_list_what_is_allowed_is_refused(text: bytes) ->
         seccomp_profile(text)
 
 
-def test_without_namespaces_no_call_makes_one() -> None:
+def test_no_call_makes_a_namespace() -> None:
     calls = [{"names": ["read", "clone", "clone3", "unshare"], "action": "SCMP_ACT_ALLOW"}]
     given = json.dumps({**PROFILE, "syscalls": calls}).encode()
 
-    narrowed = json.loads(seccomp_profile(given, namespaces=False))["syscalls"]
+    narrowed = json.loads(seccomp_profile(given))["syscalls"]
 
     named = [(rule["names"], bool(rule.get("args"))) for rule in narrowed]
     assert named[0] == (["read"], False)
     assert (["clone"], True) in named  # with flags for a process or a thread
     assert [names for names, _ in named if {"clone3", "unshare"} & {*names}] == []
+
+
+def test_calls_of_other_architectures_are_refused() -> None:
+    machine = {"architecture": "SCMP_ARCH_X86_64", "subArchitectures": ["SCMP_ARCH_X86"]}
+    given = json.dumps({**PROFILE, "archMap": [machine]}).encode()
+
+    assert json.loads(seccomp_profile(given))["archMap"] == [{**machine, "subArchitectures": []}]

@@ -142,7 +142,7 @@ ARGUED_READS = {
     # The user's environment is what a run is made of.
     ("sandbox.commit_bringer", "os.environ"),
     ("sandbox.container.lent_python", "os.environ"),
-    ("sandbox.container.keeper", "os.environ"),
+    ("sandbox.container.keeper_start", "os.environ"),
     ("sandbox.container.launcher", "os.environ"),
     ("sandbox.container.project_plan", "os.environ"),
     ("sandbox.helper_processes", "os.environ"),

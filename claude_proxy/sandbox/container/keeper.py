@@ -10,30 +10,25 @@ import contextlib
 import json
 import os
 import select
-import signal
 import socket
-import sys
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from claude_proxy.config.settings import RunIdentity
-from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.events import Notice
-from claude_proxy.sandbox import netns, own_proxy, run_network, run_record, waiting_process
+from claude_proxy.sandbox import netns, own_proxy, run_network, run_record
 from claude_proxy.sandbox.container import enter, keeper_link, removal, ways_in
-from claude_proxy.sandbox.container.engine import Engine
-from claude_proxy.sandbox.container.enter import HookCall, HookFiles
-from claude_proxy.sandbox.container.keeper_link import KeeperChannel, LauncherLink
+from claude_proxy.sandbox.container.enter import HookCall
+from claude_proxy.sandbox.container.keeper_link import LauncherLink
+from claude_proxy.sandbox.container.keeper_start import KeeperTask
 from claude_proxy.sandbox.container.kept_helpers import KeptHelper
 from claude_proxy.sandbox.container.plan.model import ContainerStatus
 from claude_proxy.sandbox.container.plan.planner import SHOWN
-from claude_proxy.sandbox.container.project_wall import ProjectWall, WalledProject
-from claude_proxy.sandbox.container.store import StoredContainer
+from claude_proxy.sandbox.container.project_wall import ProjectWall
 from claude_proxy.sandbox.container.ways_in import WayTask
 from claude_proxy.sandbox.helper_processes import HelperProcess, ProxyProcess
 from claude_proxy.sandbox.lookups import LookupChannel
@@ -52,75 +47,6 @@ _CODE_PATIENCE_S = 10.0
 _FIRST_LOOK_S, _MOST_LOOK_S = 0.02, 0.5  # between looks whether the engine has started it
 
 
-@dataclass(frozen=True, slots=True)
-class KeeperTask:
-    """What a keeper is started for."""
-
-    run: RunSpec
-    name: str
-    directory: Path  # of the container
-    engine: Engine
-    image_digest: str = ""
-    hook: HookFiles | None = None  # None: the container runs already, as process `pid`
-    pid: int = 0
-    way: WayTask | None = None  # what is set up before the container starts, without a hook
-    detached: bool = False
-    removed: StoredContainer | None = None  # what is forgotten when it has ended
-    project: WalledProject | None = None
-
-    @property
-    def goes_on(self) -> bool:
-        """Whether the container runs already."""
-        return self.pid != 0
-
-
-def start_keeper(task: KeeperTask) -> KeeperChannel:
-    """Start the keeper of a container as a child of this process."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    child = os.fork()
-    if child == 0:
-        ours.close()
-        _become_keeper(task, LauncherLink(theirs))
-    theirs.close()
-    waiting_process.leave()
-    return KeeperChannel(child, ours)
-
-
-def _become_keeper(task: KeeperTask, launcher: LauncherLink) -> NoReturn:
-    """Do the work of a keeper, and exit without running the parent's clean-up."""
-    code = 1
-    try:
-        waiting_process.adopt()
-        _leave_launcher()
-        with ExitStack() as stack:
-            try:
-                _Keeper(task, launcher, stack).keep()
-                code = 0
-            except ClaudeProxyError as error:
-                launcher.fail(error)
-        launcher.tell("ended")
-    except BaseException as error:  # noqa: BLE001 - the child ends here
-        with contextlib.suppress(OSError):
-            # Without its message, which may quote a secret: secrets stay outside.
-            os.write(2, f"claude-proxy: the keeper failed: {type(error).__name__}\n".encode())
-            if os.environ.get("CLAUDE_PROXY_DEBUG"):
-                sys.excepthook(type(error), error, error.__traceback__)
-    finally:
-        os._exit(code)
-
-
-def _leave_launcher() -> None:
-    """Leave the terminal, the signals and the working directory of the launcher."""
-    os.setsid()
-    os.chdir("/")
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGTSTP):
-        signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    signal.set_wakeup_fd(-1)
-
-
 def _leave_streams(log: RunLog) -> None:
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
@@ -137,7 +63,7 @@ def _opened_ports(
     return run_ports.opened(run_spec, launcher.say)
 
 
-class _Keeper:
+class Keeper:
     """One container, from before its first process to after its last."""
 
     def __init__(self, task: KeeperTask, launcher: LauncherLink, stack: ExitStack) -> None:

@@ -1,0 +1,97 @@
+"""Start of a keeper: a child of the launcher, which it outlives.
+
+What a keeper needs is imported in the child, while the launcher starts the engine.
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from claude_proxy.deferred.data_classes import dataclass
+from claude_proxy.errors import ClaudeProxyError
+from claude_proxy.sandbox import waiting_process
+from claude_proxy.sandbox.container.engine import Engine
+from claude_proxy.sandbox.container.enter import HookFiles
+from claude_proxy.sandbox.container.keeper_link import KeeperChannel, LauncherLink
+from claude_proxy.sandbox.container.store import StoredContainer
+from claude_proxy.sandbox.run_spec import RunSpec
+
+if TYPE_CHECKING:
+    from claude_proxy.sandbox.container.project_wall import WalledProject
+    from claude_proxy.sandbox.container.ways_in import WayTask
+
+
+@dataclass(frozen=True, slots=True)
+class KeeperTask:
+    """What a keeper is started for."""
+
+    run: RunSpec
+    name: str
+    directory: Path  # of the container
+    engine: Engine
+    image_digest: str = ""
+    hook: HookFiles | None = None  # None: the container runs already, as process `pid`
+    pid: int = 0
+    way: "WayTask | None" = None  # what is set up before the container starts, without a hook
+    detached: bool = False
+    removed: StoredContainer | None = None  # what is forgotten when it has ended
+    project: "WalledProject | None" = None
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the container runs already."""
+        return self.pid != 0
+
+
+def start_keeper(task: KeeperTask) -> KeeperChannel:
+    """Start the keeper of a container as a child of this process."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    child = os.fork()
+    if child == 0:
+        ours.close()
+        _become_keeper(task, LauncherLink(theirs))
+    theirs.close()
+    waiting_process.leave()
+    return KeeperChannel(child, ours)
+
+
+def _become_keeper(task: KeeperTask, launcher: LauncherLink) -> NoReturn:
+    """Do the work of a keeper, and exit without running the parent's clean-up."""
+    code = 1
+    try:
+        waiting_process.adopt()
+        _leave_launcher()
+        from claude_proxy.sandbox.container.keeper import Keeper  # noqa: PLC0415 - not the launcher
+
+        with ExitStack() as stack:
+            try:
+                Keeper(task, launcher, stack).keep()
+                code = 0
+            except ClaudeProxyError as error:
+                launcher.fail(error)
+        launcher.tell("ended")
+    except BaseException as error:  # noqa: BLE001 - the child ends here
+        with contextlib.suppress(OSError):
+            # Without its message, which may quote a secret: secrets stay outside.
+            os.write(2, f"claude-proxy: the keeper failed: {type(error).__name__}\n".encode())
+            if os.environ.get("CLAUDE_PROXY_DEBUG"):
+                sys.excepthook(type(error), error, error.__traceback__)
+    finally:
+        os._exit(code)
+
+
+def _leave_launcher() -> None:
+    """Leave the terminal, the signals and the working directory of the launcher."""
+    os.setsid()
+    os.chdir("/")
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGTSTP):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.set_wakeup_fd(-1)

@@ -24,7 +24,7 @@ from claude_proxy.sandbox import netns, own_proxy, run_network, run_record
 from claude_proxy.sandbox.container import enter, keeper_link, removal, ways_in
 from claude_proxy.sandbox.container.enter import HookCall
 from claude_proxy.sandbox.container.keeper_link import LauncherLink
-from claude_proxy.sandbox.container.keeper_start import KeeperTask
+from claude_proxy.sandbox.container.keeper_task import KeeperTask
 from claude_proxy.sandbox.container.kept_helpers import KeptHelper
 from claude_proxy.sandbox.container.plan.model import ContainerStatus
 from claude_proxy.sandbox.container.plan.planner import SHOWN

@@ -25,7 +25,8 @@ from claude_proxy.sandbox.container import (
 )
 from claude_proxy.sandbox.container.attached import Attached
 from claude_proxy.sandbox.container.engine import Call, Engine
-from claude_proxy.sandbox.container.keeper_start import KeeperTask, start_keeper
+from claude_proxy.sandbox.container.keeper_start import start_keeper
+from claude_proxy.sandbox.container.keeper_task import KeeperTask
 from claude_proxy.sandbox.container.plan.model import (
     NAME_LABEL,
     PLAN_LABEL,

@@ -9,17 +9,18 @@ import pytest
 from claude_proxy.config.settings import Settings
 from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.sandbox.container.engine import Engine
-from claude_proxy.sandbox.container.keeper_start import KeeperTask, start_keeper
+from claude_proxy.sandbox.container.keeper_start import start_keeper
+from claude_proxy.sandbox.container.keeper_task import KeeperTask
 from claude_proxy.sandbox.container.plan.model import EngineKind
 from claude_proxy.sandbox.plan.model import Profile, SandboxSpec
 from claude_proxy.sandbox.run_spec import RunSpec
 
 
-def task(directory: Path, *, pid: int = 0) -> KeeperTask:
+def task(directory: Path) -> KeeperTask:
     settings = Settings(directory / "allowlist.yaml", directory / "conf", directory / "state")
     run = RunSpec(SandboxSpec(("sh",), directory, Profile("shell")), settings)
     engine = Engine(EngineKind.PODMAN, Path("/nowhere/podman"), {})
-    return KeeperTask(run, "web", directory / "state" / "web", engine, pid=pid)
+    return KeeperTask(run, "web", directory / "state" / "web", engine)
 
 
 def test_a_keeper_that_cannot_begin_says_why_and_ends(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,8 +35,3 @@ def test_a_keeper_that_cannot_begin_says_why_and_ends(monkeypatch: pytest.Monkey
 
         _, status = os.waitpid(channel.pid, 0)
     assert os.waitstatus_to_exitcode(status) == 1
-
-
-def test_a_keeper_of_a_running_container_knows_that_it_goes_on(tmp_path: Path) -> None:
-    assert task(tmp_path, pid=7).goes_on
-    assert not task(tmp_path).goes_on

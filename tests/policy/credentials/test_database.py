@@ -13,6 +13,7 @@ from claude_proxy.policy.credentials.database import (
     judge_login,
 )
 from claude_proxy.policy.credentials.secret import Secret
+from claude_proxy.policy.host_services import with_host_services
 from claude_proxy.policy.reason import Reason
 from claude_proxy.policy.request import Request, Scheme
 from claude_proxy.wire.authority import Authority
@@ -92,3 +93,16 @@ def test_two_logins_at_one_place_are_none() -> None:
     twice = replace(POLICY, credentials=(BINDING, replace(BINDING, name="other")))
 
     assert not twice.decide_connect(TARGET).allowed
+
+
+def test_a_service_of_this_machine_may_be_a_database_too() -> None:
+    bound = loader.load(
+        "credentials: [{host: localhost, inject: postgres, user: app, from: {env: PASSWORD}}]",
+        name="a.yaml",
+    )
+    policy = with_host_services(bound, [5432])
+    target = Authority.of("localhost", 5432)
+    asked = AskedLogin("app", "app", b"claude-proxy-placeholder-localhost")
+
+    assert policy.decide_login(target, asked, {"localhost": Secret(b"s")}).allowed
+    assert not bound.decide_login(target, asked, {"localhost": Secret(b"s")}).allowed

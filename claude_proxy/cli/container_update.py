@@ -1,5 +1,6 @@
 """`claude-proxy container update`: a container's packages, on a network of the update's own."""
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -9,6 +10,7 @@ from claude_proxy.cli.container_build import show
 from claude_proxy.cli.container_network import network_options, network_settings
 from claude_proxy.cli.container_options import engine_of, name_argument
 from claude_proxy.cli.run import say
+from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.sandbox.container import store, updates
 from claude_proxy.sandbox.container.image_build import BuildRules
 from claude_proxy.sandbox.container.plan.build_rules import Source
@@ -20,6 +22,7 @@ EPILOG = """\b
 Examples:
   claude-proxy container update web                  apt, apk or dnf, whichever is in the image
   claude-proxy container update web -- apt-get install -y python3
+  claude-proxy container update web --restart
   claude-proxy container update web --policy my-build -- pip install --upgrade mypy
 
 The command runs as root in a copy of the container's image, on a network of its own that reads the
@@ -51,6 +54,7 @@ command's; if that fails, nothing is changed.
     metavar="NAME",
     help="Update under this policy, instead of the update's own rules.",
 )
+@click.option("--restart", is_flag=True, help="Restart the container if the update succeeds.")
 @network_options
 @click.pass_context
 def command(context: click.Context, /, **given: Any) -> int:
@@ -59,6 +63,12 @@ def command(context: click.Context, /, **given: Any) -> int:
     if given["addresses"] and given["mirror"] is None:
         raise click.UsageError("--address is for a server that is named: add --mirror")
     stored = store.load(settings.statedir, given["name"])
+    if stored.remove:
+        raise ClaudeProxyError(
+            f'the container "{stored.name}" is removed when it ends, as --rm says',
+            where=stored.name,
+            fix="make it without --rm; or build an image: claude-proxy container build",
+        )
     engine = engine_of(stored)
     mirror = given["mirror"]
     request = UpdateRequest(
@@ -71,6 +81,15 @@ def command(context: click.Context, /, **given: Any) -> int:
         ),
     )
     updates.update(engine, stored, request, settings, Reports(say, show))
+    if given["restart"]:
+        return _restarted(context, stored.name, settings.statedir)
     say(f"updated: {stored.name} has its new image when it starts next:")
-    say(f"  claude-proxy container stop {stored.name}; claude-proxy container start {stored.name}")
+    say(f"  claude-proxy container restart {stored.name}")
     return 0
+
+
+def _restarted(context: click.Context, name: str, statedir: Path) -> int:
+    from claude_proxy.cli.container_restart import command as restart  # noqa: PLC0415 - only then
+
+    with restart.make_context("restart", [name, f"--statedir={statedir}"], parent=context) as inner:
+        return int(restart.invoke(inner))

@@ -159,8 +159,7 @@ def test_an_update_is_there_after_the_next_start_and_the_image_is_configured_as_
     assert seen.targets() == ["/up"]
     assert image_of_container(images) == before  # it runs, as it was
 
-    assert images("stop", container)[0] == 0
-    assert images("start", container)[0] == 0
+    assert images("restart", container)[0] == 0
 
     assert images.storage.call("exec", "web", "cat", "/updated") == "0\n"
     assert image_of_container(images) != before
@@ -169,6 +168,10 @@ def test_an_update_is_there_after_the_next_start_and_the_image_is_configured_as_
     assert newest["Entrypoint"] == ["/bin/env"]
     assert "KEPT=1" in json.dumps(newest["Env"])
     assert "proxy" not in json.dumps(newest["Env"]).lower()
+    assert images("rm", "--force", "web")[0] == 0
+    listed = images.storage.call("images", "--format", "{{.Repository}}")
+    assert "claude-proxy-container-web" not in listed
+    assert "localhost/box" in listed
 
 
 def test_an_update_that_fails_changes_nothing_and_has_few_capabilities(

@@ -8,6 +8,7 @@ from claude_proxy.deferred.data_classes import replace
 from claude_proxy.sandbox.container import removal, store
 from claude_proxy.sandbox.container.engine import Engine
 from claude_proxy.sandbox.container.plan.model import EngineKind, Way
+from claude_proxy.sandbox.container.plan.update_words import image_tags
 from tests.sandbox.container.test_store import STORED
 from tests.support.container_parts import calls_of, fake_engine
 
@@ -54,3 +55,13 @@ def test_a_container_that_is_entered_by_podman_has_no_holder(
     removal.forget(tmp_path, STORED, engine)
 
     assert removed(program) == ["web"]
+
+
+def test_the_images_that_updates_made_lose_their_names(tmp_path: Path) -> None:
+    program = fake_engine(tmp_path / "bin", (["rmi"], "", "", 0), (["volume", "rm"], "", "", 0))
+    engine = Engine(EngineKind.PODMAN, program, {"PATH": "/usr/bin:/bin"})
+    tags = image_tags("web")
+
+    removal.forget(tmp_path, replace(STORED, image=tags["latest"]), engine)
+
+    assert [words[-1] for words in calls_of(program) if "rmi" in words] == [*tags.values()]

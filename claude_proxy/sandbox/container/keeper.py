@@ -147,6 +147,7 @@ class Keeper:
         """Make the sockets first, and let the launcher have the engine start the container."""
         opened = ways_in.open_way(way, self._task.engine, self._task.directory)
         self._stack.callback(opened.close)
+        self._pid = opened.pid
         self._serve(opened.listeners, notes_lookups=opened.notes_lookups)
         self._launcher.tell("ready")
         return self._await_container()

@@ -140,6 +140,8 @@ def _way_maker(prepared: Prepared, *, dry: bool = False) -> WayMaker:
         run.settings.gateway is not None,
         dry,
         run.sandbox.transparent,
+        forwards=bool(run.forwards),
+        publishes=run.publishes,
     )
 
 

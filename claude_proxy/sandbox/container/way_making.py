@@ -25,7 +25,6 @@ from claude_proxy.sandbox.container.plan.model import (
 )
 from claude_proxy.sandbox.container.plan.way_plans import KEEPER_INSIDE, HolderContent
 from claude_proxy.sandbox.container.ways_in import HOLDER_DIRECTORY, WAY_OUT_DIRECTORY, WayTask
-from claude_proxy.sandbox.plan.environment import GATEWAY_PORT
 
 _NOBODY = "65534:65534"
 
@@ -40,18 +39,25 @@ class WayMaker:
     has_gateway: bool
     dry: bool = False  # nothing is made
     transparent: bool = False  # names have fake addresses
+    forwards: bool = False  # a port inside leads outside
+    publishes: bool = False  # programs of this machine reach servers inside
 
     def way(self, asked: Way | None) -> Way:
         """Return the way that is asked for, or the best one; ConfigError if there is none."""
         way = way_choice.choose(
             self.facts, asked, can_wait=holder_image.can_wait(os.uname().machine)
         )
-        if way is Way.INSIDE and self.has_gateway:
-            raise ConfigError(
-                "the way inside has no gateway",
-                where=f"--gateway, port {GATEWAY_PORT}",
-                fix="leave --gateway out, or use an engine with the way enter or pause",
-            )
+        for option, is_wanted, ways in (
+            ("--gateway", self.has_gateway, (Way.ENTER, Way.PAUSE)),
+            ("--forward", self.forwards, (Way.ENTER, Way.PAUSE)),
+            ("--publish", self.publishes, (Way.ENTER,)),
+        ):
+            if is_wanted and way not in ways:
+                raise ConfigError(
+                    f"there is no {option} with the way {way}",
+                    where=f"{option}, {self.facts.kind}",
+                    fix=f"leave it out, or use an engine with the way {' or '.join(ways)}",
+                )
         if self.transparent and not (way is Way.ENTER and self.facts.kind is EngineKind.PODMAN):
             raise ConfigError(
                 "only podman, with the way enter, gives names addresses in a container",

@@ -39,6 +39,7 @@ class WayTask:
 class OpenedWay:
     """A network that is ready for a container."""
 
+    pid = 0  # of a process in it that can be entered; 0: there is none
     notes_lookups = True  # whether it takes datagrams, for the listener that notes name lookups
 
     def listeners(
@@ -130,18 +131,18 @@ class _EnteredHolder(OpenedWay):
         self._engine, self._holder = engine, holder
         _start(engine, holder, holder_image.waiting_image(os.uname().machine))
         state = engine.inspect(holder.name)
-        self._pid = 0 if state is None else state.pid
-        if _words_of(self._pid) != holder.command:
+        self.pid = 0 if state is None else state.pid
+        if _words_of(self.pid) != holder.command:
             raise ClaudeProxyError(
                 "the engine's processes are not those of this machine",
-                where=f"{engine.kind} inspect {holder.name}: process {self._pid}",
+                where=f"{engine.kind} inspect {holder.name}: process {self.pid}",
                 fix="use --way pause, which needs to see none of them",
             )
 
     def listeners(
         self, ports: Sequence[int], datagram_ports: Sequence[int] = ()
     ) -> list[socket.socket]:
-        return enter.sockets(self._pid, ports, datagram_ports)
+        return enter.sockets(self.pid, ports, datagram_ports)
 
     def close(self) -> None:
         with contextlib.suppress(ClaudeProxyError):

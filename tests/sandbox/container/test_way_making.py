@@ -16,10 +16,8 @@ PODMAN = replace(FACTS, kind=EngineKind.PODMAN, rootless=True)
 ROOT = replace(FACTS, uid=0)
 
 
-def maker(
-    facts: EngineFacts, statedir: Path, *, image: ImageFacts = IMAGE, gateway: bool = False
-) -> WayMaker:
-    return WayMaker(facts, image, statedir, gateway, dry=True)
+def maker(facts: EngineFacts, statedir: Path, *, image: ImageFacts = IMAGE) -> WayMaker:
+    return WayMaker(facts, image, statedir, has_gateway=False, dry=True)
 
 
 def test_podman_is_entered_by_its_hook_and_its_plan_stays(tmp_path: Path) -> None:
@@ -69,9 +67,25 @@ def test_a_runtime_with_a_network_of_its_own_has_the_relay_inside(tmp_path: Path
     assert "container_init.py" in " ".join(plan.command)
 
 
-def test_the_gateway_is_not_left_out_in_silence(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no gateway"):
-        maker(FACTS, tmp_path, gateway=True).way(Way.INSIDE)
+@pytest.mark.parametrize(
+    ("option", "ways"),
+    [
+        ("has_gateway", (Way.ENTER, Way.PAUSE)),
+        ("forwards", (Way.ENTER, Way.PAUSE)),
+        ("publishes", (Way.ENTER,)),
+    ],
+)
+def test_nothing_that_a_way_does_not_have_is_left_out_in_silence(
+    tmp_path: Path, option: str, ways: tuple[Way, ...]
+) -> None:
+    wanting = replace(maker(ROOT, tmp_path), **{option: True})  # type: ignore[arg-type]
+
+    for way in Way:
+        if way in ways:
+            assert wanting.way(way) is way
+        else:
+            with pytest.raises(ConfigError, match=f"with the way {way}"):
+                wanting.way(way)
 
 
 @pytest.mark.parametrize(

@@ -299,7 +299,8 @@ def _is_led(client: Client, program: str, setup: ProbeSetup) -> bool | None:
         (project / name).write_text(text, encoding="utf-8")
     words = [program, *(_filled(word, facts) for word in client.argv[1:])]
     environ = {name: _filled(value, facts) for name, value in client.environ.items()}
-    trial = TransparentTrial(setup.homes.parent, setup.server.port, _LIMIT_S)
+    path = setup.environ.get("PATH") or os.defpath
+    trial = TransparentTrial(setup.homes.parent, setup.server.port, path, _LIMIT_S)
     return trial.is_led(host, words, project, environ, lambda: bool(setup.server.wait_for(host)))
 
 

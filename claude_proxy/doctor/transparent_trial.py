@@ -5,7 +5,6 @@ certificate does not matter: a handshake that begins has gone through the run's 
 """
 
 import json
-import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ class TransparentTrial:
 
     folder: Path  # for the run's own directories
     port: int  # of the server
+    path: str  # where programs are looked for
     limit_s: float
 
     def is_led(
@@ -69,7 +69,7 @@ class TransparentTrial:
         given += [word for name in environ for word in ("--pass-env", name)]
         package = Path(claude_proxy.__file__).resolve().parent.parent
         variables = {
-            "PATH": os.environ.get("PATH", os.defpath),
+            "PATH": self.path,
             **environ,
             "HOME": str(home),
             "PYTHONPATH": str(package),

@@ -54,7 +54,7 @@ def test_a_client_that_reaches_nothing_is_not_led(
     program("bwrap")
     project = tmp_path / "project"
     project.mkdir()
-    trial = TransparentTrial(tmp_path, origin.port, 60)
+    trial = TransparentTrial(tmp_path, origin.port, os.environ["PATH"], 60)
 
     led = trial.is_led("a.test", ["true"], project, {}, lambda: bool(origin.requests()))
 
@@ -64,6 +64,6 @@ def test_a_client_that_reaches_nothing_is_not_led(
 def test_where_there_can_be_no_run_nothing_is_known(tmp_path: Path) -> None:
     project = tmp_path / "project"
     project.mkdir()
-    trial = TransparentTrial(tmp_path, 443, 60)
+    trial = TransparentTrial(tmp_path, 443, os.environ["PATH"], 60)
 
     assert trial.is_led("not a host", ["true"], project, {}, lambda: False) is None

@@ -43,6 +43,11 @@ METADATA_NAMES = (
 )
 _METADATA = "This is the metadata service of a cloud machine, which gives away its credentials."
 
+_HTTP_IN_TCP = (
+    "HTTP does not pass where an entry is for tcp, as its requests could not be judged: they need "
+    "an entry for https, or with scheme: http, in its place."
+)
+
 _OF_HOST = frozenset({Reason.NO_RULE, Reason.PORT_NOT_ALLOWED, Reason.SCHEME_NOT_ALLOWED})
 _OF_REQUEST = frozenset({Reason.METHOD_NOT_ALLOWED, Reason.PATH_NOT_ALLOWED})
 _OF_TARGET = (
@@ -89,6 +94,8 @@ def advice_for(attempt: DeniedAttempt) -> Advice:
     """Return what an owner can do so that the same attempt is allowed the next time."""
     if attempt.reason not in _OF_TARGET:
         return NO_ADVICE
+    if attempt.reason is Reason.NOT_TLS and attempt.scheme is RawScheme.TCP:
+        return Advice(_HTTP_IN_TCP)
     if attempt.reason is Reason.PROXY_LOOP or attempt.is_own:
         return Advice(WITHOUT_PROXY)
     return NO_ADVICE if attempt.target is None else _for_target(attempt, attempt.target)

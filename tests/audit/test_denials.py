@@ -102,6 +102,16 @@ def lines_for(row: DeniedRow) -> list[str]:
     return list(denials.lines())
 
 
+def test_a_tunnel_of_any_protocol_is_advised_as_one() -> None:
+    raw = {"scheme": "tcp", "target": "db.example:5432"}
+
+    private = a_row(**raw, phase="dial", reason="address-not-allowed", address="10.20.0.7:5432")
+    http = a_row(**raw, phase="hello", reason="not-tls")
+
+    assert "allow tcp://db.example:5432 --address 10.20.0.7" in lines_for(private)[-1]
+    assert "does not pass where an entry is for tcp" in lines_for(http)[-1]
+
+
 def test_the_most_frequent_are_shown_and_the_rest_is_counted() -> None:
     rows = [a_row(target=f"h{at}.example:443", times=at) for at in range(1, SHOWN + 3)]
 

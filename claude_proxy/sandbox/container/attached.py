@@ -2,7 +2,7 @@
 
 It has the terminal and the streams of the launcher, and its process group, so that what the
 terminal sends reaches it. A signal that is sent to the launcher alone is passed on. Only its
-errors go through the launcher, which turns those of the engine itself into errors of ours.
+errors go through the launcher, which turns those of the engine itself into its own.
 """
 
 import contextlib

@@ -1,6 +1,6 @@
 """The way "enter": sockets that are made in a container's network namespace from outside.
 
-Nothing of ours is in the container. The engine's runtime calls a hook when the namespaces exist and
+Nothing is added to the container. The engine's runtime calls a hook when the namespaces exist and
 before CMD runs; the hook names the first process, and waits until the sockets listen. Law kept:
 fail closed: a container whose network is the host's, or that has more than `lo`, or a route, is not
 started.

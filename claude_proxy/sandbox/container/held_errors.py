@@ -1,6 +1,6 @@
 """Standard error of an engine's process, which is also that of the command it runs.
 
-What may be an error of the engine itself is held back, so that it can be turned into one of ours.
+What may be an error of the engine itself is held back, so that it can be reported with a fix.
 """
 
 import contextlib

@@ -30,7 +30,7 @@ def refuse_sockets(named: Iterable[tuple[str, Path]]) -> None:
     for option, path in named:
         if _is_socket(path):
             raise ConfigError(
-                "it is a Unix socket, at which a program outside answers whoever can reach it",
+                "it is a Unix socket, at which a program outside would answer",
                 where=f"{option} {path}",
                 fix="leave it out; do what needs it outside of the container",
             )

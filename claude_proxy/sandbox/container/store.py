@@ -1,6 +1,6 @@
 """Containers that are known here: one directory each in the directory of the state.
 
-Only its owner may enter it. What a container shows of ours is in it as well, so it stays until the
+Only its owner may enter it. What a container shows of claude-proxy is in it as well, so it stays until the
 container is removed. A record that cannot be read is an error that names the file: fail closed.
 """
 
@@ -107,7 +107,7 @@ def save(statedir: Path, stored: StoredContainer) -> None:
 
 
 def make_directory(path: Path) -> None:
-    """Create a directory of ours with all that is above it, for the owner alone."""
+    """Create a directory with all that is above it, for the owner alone."""
     try:
         for directory in (*reversed(path.parents), path):
             directory.mkdir(mode=0o700, exist_ok=True)

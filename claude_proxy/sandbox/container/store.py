@@ -1,7 +1,8 @@
 """Containers that are known here: one directory each in the directory of the state.
 
-Only its owner may enter it. What a container shows of claude-proxy is in it as well, so it stays until the
-container is removed. A record that cannot be read is an error that names the file: fail closed.
+Only its owner may enter it. What a container shows of claude-proxy is in it as well, so it stays
+until the container is removed. A record that cannot be read is an error that names the file: fail
+closed.
 """
 
 import contextlib

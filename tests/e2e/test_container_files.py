@@ -1,6 +1,7 @@
 """What `container init` writes, used for real: podman-compose and the devcontainer program."""
 
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -156,3 +157,65 @@ def test_a_dev_container_says_that_the_proxy_does_not_run(
 
     assert up.returncode != 0
     assert "claude-proxy container way-out" in up.stdout + up.stderr
+
+
+# What quadlet makes of these keys (podman-systemd.unit(5)); podman here may be too old for it.
+OPTIONS = {
+    "ContainerName": "--name",
+    "DropCapability": "--cap-drop",
+    "Environment": "--env",
+    "Network": "--network",
+    "Volume": "--volume",
+}
+FLAGS = {
+    "NoNewPrivileges": "--security-opt=no-new-privileges",
+    "ReadOnly": "--read-only",
+}
+
+
+def podman_words(unit: str, home: Path) -> list[str]:
+    """Return the `podman run` that a .container unit stands for."""
+    options, arguments, image, command, user = [], [], "", [], ["", ""]
+    lines = unit.partition("[Container]\n")[2].partition("\n[")[0].splitlines()
+    for line in lines:
+        key, _, value = line.partition("=")
+        text = value.replace("%h", str(home)).replace("%%", "%")
+        if key in OPTIONS:
+            found = shlex.split(text)[0] if key == "Environment" else text
+            options += [OPTIONS[key], found.replace(".volume:", ":")]
+        elif key in FLAGS:
+            options.append(FLAGS[key])
+        elif key == "PodmanArgs":
+            arguments += shlex.split(text)
+        elif key == "Exec":
+            command = shlex.split(text)
+        elif key == "Image":
+            image = text
+        elif key in {"User", "Group"}:
+            user[key == "Group"] = text
+        else:
+            raise AssertionError(line)
+    detached = [word for word in arguments if word not in {"--interactive", "--tty"}]
+    return ["--detach", "--user", ":".join(user), *options, *detached, image, *command]
+
+
+def test_the_containers_of_the_quadlet_units_have_one_way_out(
+    call: Call, internet: Internet, user: RootlessUser
+) -> None:
+    written = call("claude-proxy", "container", "init", "quadlet", "--image", IMAGE)
+    assert written.returncode == 0, written.stderr
+    units = user.project / "quadlet"
+    script = f"{LINKS}; {ALLOWED}; {DENIED}; id -u; touch x /home/agent/x && echo written"
+    try:
+        for name in ("project-way-out", "project"):
+            words = podman_words((units / f"{name}.container").read_text(), user.home)
+            command = ["sleep", "1000"] if name == "project" else []
+            started = call("podman", "run", *words, *command)
+            assert started.returncode == 0, started.stderr
+        with internet.watch() as seen:
+            ran = call("podman", "exec", "project", "sh", "-c", script)
+    finally:
+        call("podman", "rm", "--force", "--time", "0", "project", "project-way-out")
+
+    assert ran.stdout.split() == ["lo", "200", "56", "1000", "written"], ran.stderr
+    assert seen.targets() == ["/in"]

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,7 @@ from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.sandbox import netns
 from tests.conftest import FindProgram
 from tests.sandbox.test_netns import Box
+from tests.support.waiting import until
 
 CLIENT = """
 import json, socket
@@ -53,6 +55,7 @@ print(json.dumps({
 @pytest.fixture
 def box(program: FindProgram) -> Iterator[Box]:
     """A sandbox with a network of its own."""
+    program("nsenter")
     box = Box(program("bwrap"), "--unshare-net")
     yield box
     box.close()
@@ -97,9 +100,8 @@ def test_the_route_is_gone_with_the_last_socket(box: Box) -> None:
     listener.close()
     os.close(namespace)
 
-    words = ["nsenter", "-t", str(box.init), "-n", "cat", "/proc/net/dev"]
-    while "claude-proxy" in subprocess.check_output(words, text=True):
-        pass  # the kernel takes a namespace down a moment later
+    devices = Path(f"/proc/{box.init}/net/dev")
+    until(lambda: "claude-proxy" not in devices.read_text("ascii"), "the end of the cable")
 
 
 def test_a_port_that_is_taken_is_an_error(box: Box) -> None:

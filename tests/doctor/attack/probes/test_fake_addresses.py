@@ -2,7 +2,7 @@
 
 import sys
 
-from tests.doctor.cage import Tries, got_through, outcomes, routed, run_probe
+from tests.doctor.cage import Tries, got_through, outcomes, routed, run_probe, tool
 
 # Knows every name, and accepts what comes to any address.
 ANSWERING = """
@@ -59,4 +59,4 @@ def test_addresses_that_lead_somewhere_are_seen() -> None:
 
 
 def test_without_a_resolver_and_a_route_everything_is_stopped() -> None:
-    assert outcomes(run_probe("fake-addresses", around=["unshare", "-rn"])) == {"stopped"}
+    assert outcomes(run_probe("fake-addresses", around=[tool("unshare"), "-rn"])) == {"stopped"}

@@ -18,6 +18,7 @@ from claude_proxy.wire import lookup_answer, proxy_protocol
 type OnPorts = Callable[[tuple[int, ...] | None], None]
 
 _AT_ONCE = 64  # different names
+_QUEUE_LIMIT = 512  # names that are asked about after these
 _WAITING_LIMIT = 64  # clients that wait for one name
 _RETRY_S = 0.1
 _PATIENCE_S = 20.0  # the proxy may still be starting; C libraries ask again for about as long
@@ -30,22 +31,34 @@ class NameQuestions:
         self._loop = loop
         self._proxy = proxy
         self._header = header
-        self._open: dict[str, _Question] = {}
+        self._open: dict[str, _Question] = {}  # the first ones are being asked, in order
+        self._asking: set[str] = set()
 
     def ask(self, name: str, on_ports: OnPorts) -> None:
         """Ask about a name; a question that is already open is not asked twice."""
         question = self._open.get(name)
         if question is None:
-            if len(self._open) >= _AT_ONCE:
+            if len(self._open) >= _AT_ONCE + _QUEUE_LIMIT:
                 on_ports(None)
                 return
             asked = proxy_protocol.asking(self._header, name)
-            question = _Question(self._loop, self._proxy, asked, lambda: self._open.pop(name, None))
+            question = _Question(self._loop, self._proxy, asked, lambda: self._forget(name))
             self._open[name] = question
-            question.add(on_ports)
-            question.start()
-        else:
-            question.add(on_ports)
+        question.add(on_ports)
+        self._start_more()
+
+    def _start_more(self) -> None:
+        for name in self._open:
+            if len(self._asking) >= _AT_ONCE:
+                break
+            if name not in self._asking:
+                self._asking.add(name)
+                self._open[name].start()
+
+    def _forget(self, name: str) -> None:
+        self._open.pop(name, None)
+        self._asking.discard(name)
+        self._loop.later(0, self._start_more)
 
     def close(self) -> None:
         """Give up all questions, without an answer to anybody."""

@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterator, Sequence
 
 from claude_proxy.config import policy_files
 from claude_proxy.deferred.data_classes import dataclass
+from claude_proxy.errors import ConfigError
 from claude_proxy.events import Notice
 from claude_proxy.sandbox import forwards, published_ports
 from claude_proxy.sandbox.published_ports import HostListener, PortPublisher
 from claude_proxy.sandbox.run_directory import RunDirectory
 from claude_proxy.sandbox.run_log import RunLog
 from claude_proxy.sandbox.run_spec import RunSpec
+from claude_proxy.system import proxy_listeners
 
 type Reporter = Callable[[str], None]
 
@@ -67,6 +69,7 @@ class RunPorts:
 @contextlib.contextmanager
 def opened(run_spec: RunSpec, say: Reporter) -> Iterator[RunPorts]:
     """Open the listeners on this machine, and say what the user should know; ConfigError."""
+    _refuse_proxies(run_spec)
     if run_spec.forwards and run_spec.join is None:  # the policy of a running proxy is unknown
         policy = policy_files.load_for(run_spec.settings).policy
         options = run_spec.settings.list_options
@@ -77,6 +80,19 @@ def opened(run_spec: RunSpec, say: Reporter) -> Iterator[RunPorts]:
             if asked.host_port == 0 or asked.is_remote:
                 say(f"note: {listener}")
         yield RunPorts(run_spec, listeners)
+
+
+def _refuse_proxies(run_spec: RunSpec) -> None:
+    """Refuse to lead a run to another proxy, whose policy is not the run's."""
+    for forward in run_spec.forwards:
+        if forward.to_host and proxy_listeners.is_proxy(forward.target.port):
+            raise ConfigError(
+                f"claude-proxy itself listens on port {forward.target.port} of this machine, and "
+                "its policy is another one than this run's",
+                where=f"--forward {forward}",
+                fix="drop it; to use that proxy, and no other: --proxy "
+                f"127.0.0.1:{forward.target.port}",
+            )
 
 
 def lines(run_spec: RunSpec) -> Iterator[str]:

@@ -10,6 +10,7 @@ from claude_proxy.config.settings import Settings
 from claude_proxy.errors import ConfigError
 from claude_proxy.sandbox import run_ports
 from claude_proxy.sandbox.run_spec import RunSpec
+from claude_proxy.system import proxy_listeners
 from tests.sandbox.boxes import a_spec
 
 
@@ -89,3 +90,16 @@ def test_an_invalid_policy_is_an_error_before_anything_listens(tmp_path: Path) -
 
     with pytest.raises(ConfigError), run_ports.opened(run_spec, lambda _line: None):
         pass
+
+
+def test_a_run_is_not_led_to_another_proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proxy_listeners, "is_proxy", lambda port: port == 9051)
+    run_spec = a_run(tmp_path, forwards=(parse_forward("8080=host:9051"),))
+
+    with (
+        pytest.raises(ConfigError, match="claude-proxy itself listens on port 9051") as refused,
+        run_ports.opened(run_spec, lambda _line: None),
+    ):
+        pass
+
+    assert "--proxy 127.0.0.1:9051" in (refused.value.fix or "")

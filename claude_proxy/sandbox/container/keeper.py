@@ -162,6 +162,7 @@ class Keeper:
             state = engine.inspect(name)
             if state is not None and state.status is ContainerStatus.RUNNING:
                 self._pid = state.pid
+                self._check_running()
                 return self._stack.enter_context(ways_in.ended_with(engine.waiting(name)))
             if not self._launcher.descriptors:
                 break
@@ -170,6 +171,19 @@ class Keeper:
             pause = min(2 * pause, _MOST_LOOK_S)
         self._is_over = True
         return -1
+
+    def _check_running(self) -> None:
+        """Compare what is mounted in a container that no hook holds back; kill it if it differs."""
+        place = f"/proc/{self._pid}/ns/mnt"
+        if self._wall is None or self._task.goes_on or not os.access(place, os.R_OK):
+            return  # it has ended, or the wall says that it cannot guard it
+        try:
+            self._wall.check(self._pid)
+        except ClaudeProxyError:
+            if os.access(place, os.R_OK):
+                with contextlib.suppress(ClaudeProxyError):
+                    self._task.engine.kill(self._task.name, "KILL")
+                raise
 
     def _serve(self, listeners: ways_in.Listeners, *, notes_lookups: bool) -> None:
         """Have a relay serve the sockets that `listeners` makes, once the proxy has started."""

@@ -195,11 +195,11 @@ def words_again(
         value = context.params[key]
         if param.is_flag:
             names = param.opts if value else param.secondary_opts
-            words.append(names[-1])
+            words.append(max(names, key=len))
             continue
         for one in value if param.multiple else (value,):
             text = str(one.expanduser().absolute()) if isinstance(one, Path) else str(one)
-            words.append(f"{param.opts[-1]}={text}")
+            words.append(f"{max(param.opts, key=len)}={text}")
     return (*words, "--", *command)
 
 

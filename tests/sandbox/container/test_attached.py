@@ -1,0 +1,124 @@
+"""What the engine says of itself is an error with a fix; what CMD says is left as it is."""
+
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from claude_proxy.errors import ClaudeProxyError
+from claude_proxy.sandbox.container import enter
+from claude_proxy.sandbox.container.attached import Attached
+from claude_proxy.sandbox.container.engine import Engine, EngineError
+from claude_proxy.sandbox.container.keeper_link import KeeperChannel, LauncherLink
+from claude_proxy.sandbox.container.plan.model import EngineKind
+
+type Ends = tuple[KeeperChannel, LauncherLink]
+
+ENGINE = Engine(EngineKind.PODMAN, Path("/bin/sh"), {"PATH": "/usr/bin:/bin"})
+
+
+@pytest.fixture
+def ends() -> Iterator[Ends]:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    channel, link = KeeperChannel(1, ours), LauncherLink(theirs)
+    yield channel, link
+    channel.close()
+    link.drop()
+
+
+def attached(
+    script: str, channel: KeeperChannel, directory: Path, *, quiet: bool = False
+) -> Attached:
+    words = ["/bin/sh", "-c", script]
+    return Attached(ENGINE, words, channel, enter.place_hook(directory), quiet=quiet)
+
+
+def test_the_exit_code_is_that_of_the_engines_process(tmp_path: Path, ends: Ends) -> None:
+    channel, link = ends
+    link.tell("started")
+    with closing(attached("exit 42", channel, tmp_path)) as process:
+        process.wait_until_started(print)
+
+        assert process.wait(lambda: True) == 42
+
+
+def test_a_process_that_a_signal_ends_has_the_code_of_a_shell(tmp_path: Path, ends: Ends) -> None:
+    channel, link = ends
+    link.tell("started")
+    with closing(attached("kill -KILL $$", channel, tmp_path)) as process:
+        process.wait_until_started(print)
+
+        assert process.wait(lambda: True) == 128 + signal.SIGKILL
+
+
+def test_an_engine_that_fails_before_the_start_says_why(tmp_path: Path, ends: Ends) -> None:
+    channel, _ = ends
+    script = "echo 'Error: no subuid ranges found' >&2; exit 125"
+
+    with (
+        closing(attached(script, channel, tmp_path, quiet=True)) as process,
+        pytest.raises(EngineError, match="range of user ids"),
+    ):
+        process.wait_until_started(print)
+
+
+def test_a_command_that_was_never_started_is_an_error_of_the_engine(
+    tmp_path: Path, ends: Ends
+) -> None:
+    channel, link = ends
+    link.tell("started")
+    script = "echo 'Error: runc: no such file' >&2; exit 127"
+    with closing(attached(script, channel, tmp_path, quiet=True)) as process:
+        process.wait_until_started(print)
+
+        with pytest.raises(EngineError, match="no such file"):
+            process.wait(lambda: False)
+
+
+def test_a_command_that_fails_like_an_engine_keeps_its_code(
+    tmp_path: Path, ends: Ends, capfd: pytest.CaptureFixture[str]
+) -> None:
+    channel, link = ends
+    link.tell("started")
+    with closing(attached("echo 'Error: mine' >&2; exit 127", channel, tmp_path)) as process:
+        process.wait_until_started(print)
+
+        assert process.wait(lambda: True) == 127
+    assert capfd.readouterr().err == "Error: mine\n"
+
+
+def test_an_error_of_the_keeper_ends_the_engine(tmp_path: Path, ends: Ends) -> None:
+    channel, link = ends
+    link.fail(ClaudeProxyError("no proxy"))
+    script = f'read -r answer < "{tmp_path}/hook.answer"; test "$answer" = go'
+
+    with (
+        closing(attached(script, channel, tmp_path)) as process,
+        pytest.raises(ClaudeProxyError, match="no proxy"),
+    ):
+        process.wait_until_started(print)
+
+
+def test_a_signal_to_the_launcher_is_passed_on(tmp_path: Path, ends: Ends) -> None:
+    channel, link = ends
+    link.tell("started")
+    script = "trap 'exit 7' TERM; echo > ready; while true; do sleep 0.01; done"
+    with closing(attached(f"cd {tmp_path}; {script}", channel, tmp_path)) as process:
+        process.wait_until_started(print)
+        main = threading.main_thread().ident
+        assert main is not None
+
+        def send() -> None:
+            while not (tmp_path / "ready").exists():
+                pass
+            signal.pthread_kill(main, signal.SIGTERM)
+
+        thread = threading.Thread(target=send)
+        thread.start()
+
+        assert process.wait(lambda: True) == 7
+        thread.join()

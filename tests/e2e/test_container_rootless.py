@@ -57,3 +57,32 @@ def test_it_is_given_its_network_back_after_its_keeper_was_killed(containers: Co
 
     assert ran.returncode == 0, ran.stderr
     assert containers.inside("web", ASK) == "200\n"
+
+
+def test_it_is_entered_verified_and_attacked_without_root(containers: Containers) -> None:
+    containers.start("web", "sleep", "1000")
+
+    entered = containers("exec", "web", "--", "sh", "-c", "id -u; exit 42")
+    verified = containers("verify", "web")
+    attacked = containers("attack", "web")
+
+    assert (entered.returncode, entered.stdout) == (42, f"{NOBODY}\n"), entered.stderr
+    assert verified.returncode == 0, verified.stdout + verified.stderr
+    assert attacked.returncode == 0, attacked.stdout + attacked.stderr
+
+
+def test_an_entry_that_the_host_replaces_stays_protected_without_root(
+    containers: Containers,
+) -> None:
+    guarded = containers.runs.project / ".envrc"
+    guarded.write_text("outside\n")
+    containers.runs.give(guarded)
+    containers.start("web", "sleep", "1000")
+
+    new = guarded.with_name(".new")
+    new.write_text("again\n")
+    containers.runs.give(new)
+    new.replace(guarded)
+
+    assert "Read-only" in containers.inside("web", "echo inside > /workspace/.envrc")
+    assert guarded.read_text() == "again\n"

@@ -13,7 +13,7 @@ mount, so bwrap's own --bind-fd (since 0.10) mounts by path and compares as well
 import errno
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Self
@@ -56,20 +56,23 @@ class MountSources:
         if at not in self._descriptors or file_id(self._descriptors[at]) != expected:
             raise _replaced(at)
 
-    def check(self, init: int, below: Path = Path("/")) -> None:
+    def check(
+        self, init: int, below: Path = Path("/"), opened: Callable[[], None] = lambda: None
+    ) -> None:
         """Compare with the mounts of the sandbox whose first process is `init`; then close.
 
-        `below` is where its root is, as that process sees it. Raises ClaudeProxyError if something
+        `below` is where its root is, as that process sees it; `opened` is called once that is open,
+        before it is searched. Raises ClaudeProxyError if something
         else is mounted. Call it before COMMAND is released.
         """
         try:
-            places = list(self._differing(init, below))
+            places = list(self._differing(init, below, opened))
         finally:
             self.close()
         if places:
             raise _replaced(*places)
 
-    def _differing(self, init: int, below: Path) -> Iterator[Path]:
+    def _differing(self, init: int, below: Path, opened: Callable[[], None]) -> Iterator[Path]:
         # A planned path that is behind a link has no mount of its own (see mountinfo).
         try:
             mounted = mountinfo.places_in(Path(f"/proc/{init}/mountinfo").read_bytes())
@@ -79,6 +82,7 @@ class MountSources:
                 return  # it runs nothing any more, and the runner reports its end
             raise _replaced(Path("/")) from error
         try:
+            opened()
             for at, held in self._descriptors.items():
                 place = below / at.relative_to("/")
                 if place in mounted and not _is_same(held, place, root):

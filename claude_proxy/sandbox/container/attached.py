@@ -25,6 +25,7 @@ _WAITED_FOR = {*_FORWARDED, signal.SIGCHLD, signal.SIGTSTP}
 _SENT_BY_KERNEL = 0x80  # siginfo_t.si_code: a key of the terminal, which the whole group gets
 _OF_ENGINE = range(125, 128)  # podman-run(1): its own errors, and commands that cannot be started
 _GIVE_UP_S = 30.0
+_SAY_WHY_S = 10.0
 
 
 class Attached:
@@ -58,7 +59,11 @@ class Attached:
             ready, _, _ = select.select([self._keeper.fileno(), ended], [], [])
             if self._keeper.fileno() not in ready:
                 self._process.wait()
-                raise self._explained()
+                error = self._explained()
+                # A hook that failed was told to by the keeper, which says why at its end.
+                why = _SAY_WHY_S if any("hook" in line for line in error.lines()) else 0.0
+                if not select.select([self._keeper.fileno()], [], [], why)[0]:
+                    raise error
             self._keeper.wait_for("started", say)
         except ClaudeProxyError:
             self._give_up()

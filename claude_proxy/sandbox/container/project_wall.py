@@ -13,11 +13,12 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import NoReturn
 
 from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.deferred.patterns import lazy_pattern
 from claude_proxy.errors import ClaudeProxyError
-from claude_proxy.sandbox import guard_process, named_scripts
+from claude_proxy.sandbox import guard_process, named_scripts, proxy_process_ipc
 from claude_proxy.sandbox.bubblewrap import mountinfo
 from claude_proxy.sandbox.bubblewrap.mount_sources import MountSources
 from claude_proxy.sandbox.commit_bringer import commit_bringer
@@ -112,7 +113,10 @@ class ProjectWall:
                 where=f"/proc/{pid}/mountinfo",
                 fix="try again; report it as a bug if it happens again",
             )
-        sources.check(pid, root)
+        try:
+            _check_as_owner(sources, pid, root)
+        finally:
+            sources.close()
 
     def begin(self, pid: int, run_directory: RunDirectory, log: RunLog, stack: ExitStack) -> None:
         """Guard the mounts and bring commits over from now on; the container runs."""
@@ -186,6 +190,44 @@ class ProjectWall:
             for line in obeyed_report.report(changes, after.not_looked_at(before), protected):
                 self._say(line)
         container_repositories.finish(self._project.directory, self._project.statedir, self._say)
+
+
+def _check_as_owner(sources: MountSources, pid: int, root: Path) -> None:
+    """Compare in the user namespace of a container, whose root this user may not search otherwise.
+
+    In a child, as nothing leaves a user namespace.
+    """
+    namespace = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        own = os.stat("/proc/self/ns/user").st_ino  # noqa: PTH116 - of no path's file
+        if os.fstat(namespace).st_ino == own:
+            sources.check(pid, root)
+            return
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child == 0:
+            _report_check(namespace, sources, pid, root, writing)
+        os.close(writing)
+        with open(reading, "rb") as said:  # noqa: PTH123 - a descriptor
+            error = proxy_process_ipc.decode_error(said.read())
+        if os.waitpid(child, 0)[1] != 0:
+            raise error or ClaudeProxyError("the container's mounts cannot be compared")
+    finally:
+        os.close(namespace)
+
+
+def _report_check(
+    namespace: int, sources: MountSources, pid: int, root: Path, writing: int
+) -> NoReturn:
+    """Do the work of the child."""
+    code = 1
+    try:
+        sources.check(pid, root, lambda: os.setns(namespace, os.CLONE_NEWUSER))
+        code = 0
+    except ClaudeProxyError as error:
+        os.write(writing, proxy_process_ipc.encode_error(error))
+    finally:
+        os._exit(code)
 
 
 def _root_of(pid: int, wanted: set[Path]) -> Path | None:

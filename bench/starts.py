@@ -33,7 +33,7 @@ class StartOfProxy(Measurement):
     def take(self, proxy: Proxy, running: Running, secs: float) -> dict[str, Any]:
         """Start it again and again."""
         del running
-        return watched(None, lambda: _again(lambda: self.lasts(proxy), secs))
+        return watched(None, lambda: again(lambda: self.lasts(proxy), secs))
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +57,10 @@ class StartOfRun(Measurement):
         project = proxy.place.directory / "project"
         project.mkdir(exist_ok=True)
         self.lasts(how, project)
-        return watched(None, lambda: _again(lambda: self.lasts(how, project), secs))
+        return watched(None, lambda: again(lambda: self.lasts(how, project), secs))
 
 
-def _again(once: Callable[[], tuple[float, float]], secs: float) -> dict[str, Any]:
+def again(once: Callable[[], tuple[float, float]], secs: float) -> dict[str, Any]:
     """Do it until the time is over; return the times, and the CPU seconds of all together."""
     times: list[float] = []
     cpu_s, end = 0.0, time.monotonic() + secs

@@ -58,3 +58,9 @@ def lookup_lines(lookups: NameLookups) -> Iterator[str]:
             "the proxy in HTTPS_PROXY (an option or a setting of its own), or the run started with "
             "--transparent on, which leads such programs to the proxy"
         )
+    ssh = next((one.name for one in lookups.names if one.program == "ssh"), None)
+    if ssh is not None:
+        yield (
+            f"note: for git, HTTPS is the way: where the list allows {ssh} (claude-proxy allow "
+            f"{ssh}), git in a run uses it for git@{ssh}: by itself"
+        )

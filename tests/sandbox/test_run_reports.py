@@ -48,4 +48,5 @@ def test_names_that_were_looked_up_are_notes_with_the_reason() -> None:
 
     assert lines[0] == "note: a.test was looked up past the proxy by ssh"
     assert "only the proxy resolves names" in lines[1]
+    assert "HTTPS is the way: where the list allows a.test" in lines[2]
     assert [*run_reports.lookup_lines(NameLookups())] == []

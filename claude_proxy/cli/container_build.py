@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from claude_proxy.cli import options
-from claude_proxy.cli.container_network import network_options, network_settings
+from claude_proxy.cli.container_network import network_options, network_settings, until_interrupted
 from claude_proxy.cli.run import say
 from claude_proxy.errors import ConfigError
 from claude_proxy.sandbox.container import image_build
@@ -106,6 +106,10 @@ Docker Hub, and the servers that --base, --mirror and --npm-registry name; or th
 @click.pass_context
 def command(context: click.Context, /, **given: Any) -> int:
     """Build the image of an agent through the proxy, and check it."""
+    return until_interrupted(lambda: _build(context, given))
+
+
+def _build(context: click.Context, given: dict[str, Any]) -> int:
     settings = network_settings(context, given)
     engine = Engine.find(EngineKind(given["engine"]) if given["engine"] else None, os.environ)
     request = request_of(given)

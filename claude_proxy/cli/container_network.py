@@ -1,6 +1,6 @@
 """Options and settings of the proxy that images are built and updated through."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import reduce
 from typing import Any
 
@@ -10,6 +10,7 @@ from claude_proxy.cli import options
 from claude_proxy.cli.run import settings_of
 from claude_proxy.config.option_table import Subcommand
 from claude_proxy.config.settings import Settings
+from claude_proxy.sandbox.signals import Interrupted, Interruptions
 
 # Which way out the proxy takes, and where it records. What it allows is the work's own.
 _KEYS = (
@@ -44,3 +45,12 @@ def network_settings(context: click.Context, given: dict[str, Any]) -> Settings:
 
 
 _UNSET: Mapping[str, Any] = {"policy": None, "allowlist": None, "cadir": None}
+
+
+def until_interrupted(work: Callable[[], int]) -> int:
+    """Do what may take minutes; a signal ends it in order, and is the exit code (128+n)."""
+    with Interruptions():
+        try:
+            return work()
+        except Interrupted as interrupted:
+            return 128 + interrupted.number

@@ -7,7 +7,7 @@ import click
 
 from claude_proxy.cli import options
 from claude_proxy.cli.container_build import show
-from claude_proxy.cli.container_network import network_options, network_settings
+from claude_proxy.cli.container_network import network_options, network_settings, until_interrupted
 from claude_proxy.cli.container_options import engine_of, name_argument
 from claude_proxy.cli.run import say
 from claude_proxy.errors import ClaudeProxyError
@@ -59,6 +59,10 @@ command's; if that fails, nothing is changed.
 @click.pass_context
 def command(context: click.Context, /, **given: Any) -> int:
     """Update a container's packages, without opening its network."""
+    return until_interrupted(lambda: _update(context, given))
+
+
+def _update(context: click.Context, given: dict[str, Any]) -> int:
     settings = network_settings(context, given)
     if given["addresses"] and given["mirror"] is None:
         raise click.UsageError("--address is for a server that is named: add --mirror")

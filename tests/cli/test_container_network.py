@@ -1,12 +1,13 @@
 """The proxy of a build takes the owner's way out, and none of the rules of a run."""
 
+import signal
 from pathlib import Path
 from typing import Any
 
 import click
 import pytest
 
-from claude_proxy.cli.container_network import network_options, network_settings
+from claude_proxy.cli.container_network import network_options, network_settings, until_interrupted
 from claude_proxy.config.settings import Settings
 from claude_proxy.errors import ConfigError
 
@@ -48,3 +49,18 @@ def test_config_yaml_names_the_way_out_and_no_policy(tmp_path: Path) -> None:
 def test_a_wrong_value_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="nonsense"):
         settings("--confdir", str(tmp_path), "--resolve", "nonsense")
+
+
+def test_a_signal_ends_the_work_in_order() -> None:
+    ended: list[str] = []
+
+    def work() -> int:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            ended.append("in order")
+        return 0
+
+    assert until_interrupted(work) == 128 + signal.SIGTERM
+    assert ended == ["in order"]
+    assert until_interrupted(lambda: 7) == 7

@@ -34,6 +34,7 @@ PACKAGED = "container/images/Containerfile"
 PRESETS = ("debian", "ubuntu", "npm", "docker")
 
 _IMAGE_ID = "image-id"
+_MARK = "mark"  # a path that only this build mounts
 _CHECK_S = 180.0
 
 
@@ -107,6 +108,7 @@ def build(engine: Engine, request: BuildRequest, settings: Settings, reports: Re
         work_directory(settings.statedir, "build", removed) as work,
         build_network(request.rules, settings, "build", reports) as network,
         workbench(engine, work, network, reports) as bench,
+        _removing_leftovers(engine, work.path),
         ExitStack() as stack,
     ):
         arguments = dict(request.arguments)
@@ -163,6 +165,7 @@ def run_build(bench: Workbench, steps: BuildSteps) -> tuple[str | None, int]:
     file = bench.work.path / "Containerfile"
     file.write_text(with_arguments(steps.text, tuple(variables.arguments)), "utf-8")
     found = bench.work.path / _IMAGE_ID
+    (bench.work.path / _MARK).write_text(str(bench.network.trust), "utf-8")
     words = build_words.build_words(
         build_words.BuildFiles(bench.engine.program, file, steps.context, found),
         trust=bench.network.trust,
@@ -225,16 +228,24 @@ def config_of(engine: Engine, image: str) -> dict[str, Any]:
 # --- what a kill has left
 
 
-def remove_leftovers(engine: Engine, work: Path) -> None:
-    """Remove what a build or update that was killed has left in the engine's storage.
+@contextlib.contextmanager
+def _removing_leftovers(engine: Engine, work: Path) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        remove_leftovers(engine, work)
+        raise
 
-    Its working containers, and the image that it begins with, have the name of the work.
+
+def remove_leftovers(engine: Engine, work: Path) -> None:
+    """Remove what a build or update that was stopped has left in the engine's storage.
+
+    Its working containers are those that mount what only it has mounted; and the image that an
+    update begins with has the name of the work.
     """
-    with contextlib.suppress(EngineError, ValueError):
-        said = engine.call("ps", "--all", "--external", "--format", "json")
-        for one in json.loads(said):
-            if update_words.is_leftover(one.get("Names") or (), work.name):
-                engine.call("rm", "--force", str(one["Id"]))
+    with contextlib.suppress(EngineError, ValueError, OSError, LookupError):
+        for container in _working_containers(engine, (work / _MARK).read_bytes()):
+            engine.call("rm", "--force", container)
     with contextlib.suppress(EngineError):
         tag = update_words.work_tag(work.name)
         engine.call("untag", tag, tag)  # without the second it would take away every name
@@ -243,6 +254,19 @@ def remove_leftovers(engine: Engine, work: Path) -> None:
         (found,) = json.loads(engine.call("image", "inspect", "--", image))
         if not found["RepoTags"]:
             engine.call("rmi", image)
+
+
+def _working_containers(engine: Engine, mark: bytes) -> Iterator[str]:
+    """Yield the ids of the containers of a build, which podman's commands tell nothing about.
+
+    buildah(1) keeps how each is made in a file beside its layers.
+    """
+    store = json.loads(engine.call("info", "--format", "json"))["store"]
+    above = Path(store["graphRoot"], f"{store['graphDriverName']}-containers")
+    for one in json.loads(engine.call("ps", "--all", "--external", "--format", "json")):
+        state = above / str(one["Id"]) / "userdata" / "buildah.json"
+        if mark and state.is_file() and mark in state.read_bytes():
+            yield str(one["Id"])
 
 
 def _remove_image(engine: Engine, image: str) -> None:

@@ -39,6 +39,7 @@ esac
 """
 _INFO = """{
   "host": {"security": {"rootless": false}, "ociRuntime": {"name": "runc"}},
+  "store": {"graphRoot": "ROOT", "graphDriverName": "vfs"},
   "version": {"Version": "4.3.1"}
 }"""
 _IMAGE = """[{"Id": "sha256:0123abc", "RepoTags": [], "Config": {"User": "1000"}}]"""
@@ -52,7 +53,7 @@ class StandIn:
         program = directory / "podman"
         program.write_text(_PROGRAM)
         program.chmod(program.stat().st_mode | stat.S_IXUSR)
-        (directory / "info").write_text(_INFO)
+        (directory / "info").write_text(_INFO.replace("ROOT", str(directory)))
         (directory / "image").write_text(_IMAGE)
         self.engine = Engine(EngineKind.PODMAN, program, {"PATH": f"{directory}:/usr/bin:/bin"})
 
@@ -68,3 +69,9 @@ class StandIn:
     def let(self, name: str, text: str = "") -> None:
         """Have it behave in another way."""
         (self.directory / name).write_text(text)
+
+    def keep(self, container: str, state: str) -> None:
+        """Keep a working container of a build in the storage."""
+        place = self.directory / "vfs-containers" / container / "userdata"
+        place.mkdir(parents=True)
+        (place / "buildah.json").write_text(state)

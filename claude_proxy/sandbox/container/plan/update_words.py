@@ -88,17 +88,8 @@ def update_options(seccomp: Path | None) -> list[str]:
 
 
 def work_tag(work: str) -> str:
-    """Return the name of the image that an update begins with; its working container is so named.
-
-    By that name the leftovers of an update that was killed are found.
-    """
+    """Return the name of the image that an update begins with, while it works."""
     return f"{_WORK_PREFIX}-{work}"
-
-
-def is_leftover(names: Sequence[str], work: str) -> bool:
-    """Tell whether a container that a build has left (`--external`) is one of an update's."""
-    prefix = work_tag(work).rpartition("/")[2]
-    return any(name.startswith(prefix) for name in names)
 
 
 def image_tags(container: str) -> Mapping[str, str]:

@@ -11,7 +11,6 @@ from claude_proxy.sandbox.container.plan.update_words import (
     MANAGERS,
     containerfile,
     image_tags,
-    is_leftover,
     update_options,
     work_tag,
 )
@@ -41,13 +40,8 @@ def test_an_update_has_few_capabilities_and_no_raw_sockets() -> None:
     assert "seccomp=/w/seccomp.json" in options
 
 
-def test_leftovers_are_known_by_the_name_of_their_work() -> None:
-    name = f"{work_tag('update-12ab').rpartition('/')[2]}-working-container"
-
-    assert is_leftover([name], "update-12ab")
-    assert not is_leftover([name], "update-34cd")
-    assert not is_leftover(["debian-working-container"], "update-12ab")
-    assert not is_leftover([], "update-12ab")
+def test_the_image_that_an_update_begins_with_has_the_name_of_its_work() -> None:
+    assert work_tag("update-12ab") == "localhost/claude-proxy-work-update-12ab"
 
 
 def test_a_container_has_a_newest_image_and_the_one_before() -> None:

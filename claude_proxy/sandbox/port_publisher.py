@@ -191,9 +191,9 @@ class Publisher:
         return None
 
     def _say_once(self, port: int, line: str) -> None:
-        self._log(line)
         if port not in self._said and len(self._said) < MOST_EVER:
             self._said.add(port)
+            self._log(line)
             self._say(line)
 
     def _withdraw(self, one: _Publication) -> None:

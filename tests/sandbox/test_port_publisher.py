@@ -231,6 +231,7 @@ def test_a_port_that_comes_and_goes_is_said_once(published: Published) -> None:
         published.look()
 
     assert len(published.said) == 1
+    assert published.logged == published.said
     assert len([text for text in published.recorded if "no longer" not in text]) == 3
 
 

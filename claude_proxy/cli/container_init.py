@@ -4,6 +4,7 @@ Laws kept: nothing is overwritten unseen: a file that differs is shown as a diff
 a yes on the terminal or with --force. What is written names no secret.
 """
 
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from pathlib import Path
 import click
 
 from claude_proxy.audit.escape import escape_text
+from claude_proxy.cli import paths
 from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.sandbox.container.files.model import (
     EngineChoice,
@@ -22,7 +24,11 @@ from claude_proxy.sandbox.container.files.model import (
     name_of_directory,
 )
 from claude_proxy.sandbox.container.files.rendering import render
-from claude_proxy.sandbox.container.guarded_names import guarded_in, is_labelled
+from claude_proxy.sandbox.container.guarded_names import (
+    guarded_in,
+    is_labelled,
+    refuse_project,
+)
 from claude_proxy.sandbox.container.project_files import (
     ComparedFile,
     FileChange,
@@ -93,6 +99,9 @@ def command(
     place = (directory or Path.cwd()).absolute()
     chosen = FileKind(kind)
     _refuse_unused(chosen, image=image, pods=pods, engine=engine)
+    if chosen in _SHOWS_PROJECT:
+        owned = (paths.default_confdir(), paths.statedir_in_force())
+        refuse_project(place, os.environ, Path.home(), *owned)
     request = FileRequest(
         chosen,
         name or name_of_directory(place.name),
@@ -132,6 +141,8 @@ def _refuse_unused(kind: FileKind, *, image: str | None, pods: str, engine: str)
         )
 
 
+# Their containers see the project as it is on this machine.
+_SHOWS_PROJECT = frozenset({FileKind.COMPOSE, FileKind.DEVCONTAINER, FileKind.QUADLET})
 _WITH_ENGINES = frozenset({FileKind.COMPOSE, FileKind.DEVCONTAINER})
 
 

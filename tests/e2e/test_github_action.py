@@ -90,9 +90,33 @@ def test_an_input_is_never_a_command_of_the_steps(runner: ActionRunner) -> None:
 
     ran = run(runner, "true", name=odd)
 
-    assert ran.codes["run"] == 0
-    assert ran.outputs["run"]["exit-code"] == "2"  # it is no name for a run
+    assert ran.codes["run"] == 2  # it is no name for a run
     assert "uid=" not in ran.said
+
+
+def test_a_run_without_a_network_has_nothing_to_report(runner: ActionRunner) -> None:
+    ran = runner.run({**GIVEN, "run": "echo RAN", "options": "--no-network"})
+
+    assert ran.codes == dict.fromkeys(("install", "check", "run", "report"), 0), ran.said
+    assert "RAN" in ran.said
+
+
+def test_a_port_that_is_taken_is_not_led_to(runner: ActionRunner) -> None:
+    listen = (
+        "import socket; s = socket.create_server(('127.0.0.1', 19052)); "
+        "print(1, flush=True); s.accept()"
+    )
+    with runner.runs.popen([sys.executable, "-c", listen]) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+
+        ran = runner.run({**GIVEN, "mode": "start", "port": "19052"})
+
+        other.kill()
+
+    assert ran.codes["start"] == 1
+    assert "did not start" in ran.said
+    assert ran.variables == {}
 
 
 def test_where_no_sandbox_can_be_made_nothing_runs_and_the_fix_is_said(

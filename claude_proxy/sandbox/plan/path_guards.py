@@ -12,7 +12,7 @@ from claude_proxy.sandbox.plan import protected_paths, system_mounts
 from claude_proxy.sandbox.plan.model import HostFacts, PathKind
 
 # Refused as a project and as writable paths: too much of the host, or not ordinary files.
-_SYSTEM_ROOTS = frozenset(
+SYSTEM_ROOTS = frozenset(
     Path(f"/{name}")
     for name in (
         *("Applications", "Library", "System", "Users", "Volumes", "bin", "boot", "dev", "etc"),
@@ -61,7 +61,7 @@ class PathGuards:
 
     def refuse_wide(self, path: Path, what: str, where: str, fix: str) -> None:
         """Refuse the whole home directory, or a system directory."""
-        if path in _SYSTEM_ROOTS or path == Path("/"):
+        if path in SYSTEM_ROOTS or path == Path("/"):
             raise ConfigError(f"{what} would be a system directory", where=where, fix=fix)
         for home in self.with_real((self._home,)):
             if home.is_relative_to(path):

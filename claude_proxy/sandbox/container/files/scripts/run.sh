@@ -3,6 +3,12 @@
 set -euo pipefail
 place=${RUNNER_TEMP:?}/claude-proxy
 random() { "$PYTHON" -c 'import secrets; print(secrets.token_hex(16))'; }
+case $RUN_NAME in
+    "" | *[!A-Za-z0-9._-]*)
+        printf '::error title=claude-proxy::the input name may have letters, digits, . _ and - only\n'
+        exit 2
+        ;;
+esac
 name=$RUN_NAME-$(random | cut -c 1-8)
 words=(--profile shell --name "$name" --dir "$PWD")
 words+=(--confdir "$place/conf" --statedir "$place/state")

@@ -8,26 +8,17 @@ while IFS= read -r word; do [ -z "$word" ] || words+=("$word"); done <<< "$OPTIO
 nohup setsid "$place/venv/bin/claude-proxy" serve "${words[@]}" \
     > "$place/serve.log" 2>&1 < /dev/null &
 process=$!
-"$PYTHON" - "$process" "$PORT" <<'PYTHON' || {
-import os, socket, sys, time
-
-process, port = int(sys.argv[1]), int(sys.argv[2])
-for _ in range(600):
-    try:
-        socket.create_connection(("127.0.0.1", port), 1).close()
-        os.kill(process, 0)
-        sys.exit(0)
-    except OSError:
-        time.sleep(0.1)
-    with open(f"/proc/{process}/stat", encoding="utf-8") as stat:
-        if stat.read().rpartition(")")[2].split()[0] == "Z":
-            break
-sys.exit(1)
-PYTHON
+# Not by a connection: something else may listen there.
+listening() { grep -q '^claude-proxy listens on ' "$place/serve.log"; }
+for _ in $(seq 600); do
+    listening || ! kill -0 "$process" 2> /dev/null || { sleep 0.1 && continue; }
+    break
+done
+if ! listening; then
     cat "$place/serve.log" >&2
     printf '::error title=claude-proxy::the proxy did not start\n'
     exit 1
-}
+fi
 printf '%s\n' "$process" > "$place/serve.pid"
 "$place/venv/bin/claude-proxy" env --shell json --port "$PORT" --confdir "$place/conf" |
     "$PYTHON" -c '

@@ -41,11 +41,12 @@ class CommandAfterDashes(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         at = args.index("--") if "--" in args else len(args)
         ctx.meta[_COMMAND] = tuple(args[at + 1 :])
-        before = args[:at]
-        words = [word for word in before if not word.startswith("-")]
-        if at == len(args) and len(words) > 1 and not ctx.resilient_parsing:
-            raise click.UsageError(f"write -- before the command: {words[0]} -- {words[1]}")
-        return super().parse_args(ctx, before)
+        try:
+            return super().parse_args(ctx, args[:at])
+        except click.UsageError as error:
+            if at == len(args):
+                error.message += "; CMD comes after --: claude-proxy container exec NAME -- CMD"
+            raise
 
 
 @click.command(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from claude_proxy.cli import run
 from claude_proxy.cli.container_options import engine_of, statedir_option
 from claude_proxy.cli.container_options import statedir as statedir_in_force
 from claude_proxy.cli.container_targets import several_names
@@ -64,4 +65,4 @@ def _remove(place: Path, name: str, *, force: bool) -> None:
             raise
         store.remove(place, name)  # its record cannot be read
         return
-    ending.remove(engine_of(stored), stored, place, force=force)
+    ending.remove(engine_of(stored), stored, place, run.say, force=force)

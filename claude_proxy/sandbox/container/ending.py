@@ -7,11 +7,17 @@ start finds its name free.
 import contextlib
 import os
 import select
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from claude_proxy.errors import ClaudeProxyError
-from claude_proxy.sandbox.container import keeper_link, launcher, removal, store
+from claude_proxy.sandbox.container import (
+    container_repositories,
+    keeper_link,
+    launcher,
+    removal,
+    store,
+)
 from claude_proxy.sandbox.container.engine import Engine
 from claude_proxy.sandbox.container.plan.model import NAME_LABEL, ContainerStatus
 from claude_proxy.sandbox.container.store import StoredContainer
@@ -39,10 +45,18 @@ def stop(engine: Engine, stored: StoredContainer, statedir: Path, *, timeout_s: 
     return ran
 
 
-def remove(engine: Engine, stored: StoredContainer, statedir: Path, *, force: bool) -> None:
+def remove(
+    engine: Engine,
+    stored: StoredContainer,
+    statedir: Path,
+    say: Callable[[str], None],
+    *,
+    force: bool,
+) -> None:
     """Remove a container, its home and its record; ClaudeProxyError if it runs, unless `force`.
 
-    One of that name which claude-proxy did not make is left alone.
+    One of that name which claude-proxy did not make is left alone. What was committed in it, and
+    was not brought over because its keeper was killed, is brought over first.
     """
     state = engine.inspect(stored.name)
     if state is not None and state.labels.get(NAME_LABEL) == stored.name:
@@ -58,6 +72,7 @@ def remove(engine: Engine, stored: StoredContainer, statedir: Path, *, force: bo
             removal.remove_container(engine, stored)
             if keeper is not None:
                 select.select([keeper], [], [], _PATIENCE_S)
+    container_repositories.finish(store.directory_of(statedir, stored.name), statedir, say)
     removal.forget(statedir, stored, engine)
 
 

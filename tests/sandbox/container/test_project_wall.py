@@ -1,0 +1,49 @@
+"""What is mounted is compared with what was planned, and a container without its guard ends."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from claude_proxy.deferred.data_classes import replace
+from claude_proxy.errors import ClaudeProxyError
+from claude_proxy.sandbox.container.project_wall import ProjectWall, walled, walled_again
+from claude_proxy.sandbox.plan.git_facts import GitMounts
+from claude_proxy.sandbox.plan.model import Mount, MountKind, SandboxPlan
+from tests.support.container_parts import a_run_plan, a_sandbox
+
+
+def planned(project: Path) -> SandboxPlan:
+    mounts = (Mount(MountKind.WRITE, project, project),)
+    return replace(a_run_plan(), project=project, mounts=mounts)
+
+
+def test_what_is_not_where_it_was_judged_is_refused(tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    (tmp_path / "other").mkdir()
+    project.symlink_to(tmp_path / "other")
+
+    with pytest.raises(ClaudeProxyError, match="replaced or removed"):
+        walled(planned(project), a_sandbox(project=project), GitMounts(), tmp_path, tmp_path)
+
+
+def test_a_process_that_does_not_have_the_mounts_is_refused(tmp_path: Path) -> None:
+    sandbox = a_sandbox(project=tmp_path)
+    project = walled(planned(tmp_path), sandbox, GitMounts(), tmp_path / "web", tmp_path)
+
+    with pytest.raises(ClaudeProxyError, match="has not mounted what was planned"):
+        ProjectWall(project, pytest.fail).check(os.getpid())
+    project.abandon(pytest.fail)
+
+
+def test_what_programs_outside_obey_and_was_made_inside_is_named(tmp_path: Path) -> None:
+    plan = replace(planned(tmp_path), watched=(tmp_path / ".envrc",))
+    said: list[str] = []
+    project = walled_again(plan, a_sandbox(project=tmp_path), GitMounts(), tmp_path, tmp_path)
+    wall = ProjectWall(project, said.append)
+    wall.look()
+    (tmp_path / ".envrc").write_text("evil\n")
+
+    wall.end()
+
+    assert [".envrc" in line for line in said] == [True]

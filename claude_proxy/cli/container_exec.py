@@ -44,9 +44,12 @@ class CommandAfterDashes(click.Command):
         try:
             return super().parse_args(ctx, args[:at])
         except click.UsageError as error:
-            if at == len(args):
-                error.message += "; CMD comes after --: claude-proxy container exec NAME -- CMD"
-            raise
+            if at < len(args) or ctx.resilient_parsing:
+                raise
+            said = error.format_message().rstrip(".")
+            raise click.UsageError(
+                f"{said}; CMD comes after --: claude-proxy container exec NAME -- CMD", ctx
+            ) from error
 
 
 @click.command(

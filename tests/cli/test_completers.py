@@ -1,5 +1,6 @@
 """What a shell completes beside options: policies, profiles, and the words of COMMAND."""
 
+import socket
 from pathlib import Path
 
 import click
@@ -16,6 +17,7 @@ OFFERED = [
     ("claude-proxy policies cl", {"claude"}),
     ("claude-proxy presets git", {"github", "gitlab"}),
     ("claude-proxy run --profile c", {"claude", "codex", "crafted"}),
+    ("claude-proxy run --publish a", {"auto"}),
     ("claude-proxy run -- one-of-our", {"one-of-our-tools"}),
     ("claude-proxy run one-of-our", {"one-of-our-tools"}),
 ]
@@ -78,6 +80,16 @@ def test_a_broken_policy_is_completed_without_a_word_about_it(
     said = completed("claude-proxy run --policy bro", monkeypatch, capfd)
 
     assert said.strip() == "plain,broken"
+
+
+def test_services_of_this_machine_are_offered_as_forwards(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as service:
+        port = service.getsockname()[1]
+        said = completed(f"claude-proxy run --forward {port}", monkeypatch, capfd)
+
+    assert f"{port}=host:{port}" in said
 
 
 def test_options_of_the_named_command_are_completed() -> None:

@@ -56,6 +56,20 @@ def test_without_its_keeper_a_container_has_no_network_until_it_is_given_it_back
     assert containers.podman("inspect", "--format", "{{.State.Pid}}", "web").stdout == first
 
 
+def test_a_keeper_that_is_killed_does_not_take_the_exit_code(containers: Containers) -> None:
+    script = "echo ready; read answer; exit 7"
+    launcher = containers.popen("run", "--image", BOX, "--name", "web", "--", "sh", "-c", script)
+    with launcher:
+        assert launcher.stdout is not None
+        launcher.stdout.readline()
+
+        containers.kill("web", "keeper")
+        _, said = launcher.communicate(b"go\n", 120)
+
+    assert launcher.returncode == 7, said.decode()
+    assert b"no network" in said
+
+
 def test_a_launcher_that_is_killed_leaves_the_container_its_network(
     containers: Containers,
 ) -> None:

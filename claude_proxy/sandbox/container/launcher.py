@@ -25,6 +25,7 @@ from claude_proxy.sandbox.container import (
 )
 from claude_proxy.sandbox.container.attached import Attached
 from claude_proxy.sandbox.container.engine import Call, Engine
+from claude_proxy.sandbox.container.keeper_link import KeeperEndedError
 from claude_proxy.sandbox.container.keeper_start import start_keeper
 from claude_proxy.sandbox.container.keeper_task import KeeperTask
 from claude_proxy.sandbox.container.plan.model import (
@@ -164,6 +165,7 @@ def run(
     project, plan, shown = _walled(prepared, say)
     try:
         plan, way = way_of(prepared, plan)
+        variables = _environment_lines(plan)
         _report_plan(spec, plan, say)
         stored = _stored(prepared, plan)
         _write_files(plan, shown)
@@ -171,9 +173,10 @@ def run(
         next_image.forget(statedir, stored.name)
     except BaseException:
         project.abandon(say)
+        _forget_empty(prepared.directory)
         raise
     try:
-        with _environment_file(plan) as file:
+        with _environment_file(plan, variables) as file:
             attached = ["--detach"] if spec.detach else engine.attached_words()
             words = ["run", *attached, "--env-file", str(file)]
             call = _Call([*words, *plan.words], spec.detach, project)
@@ -220,8 +223,15 @@ def _walled(
         project = project_wall.walled(planned, sandbox, git, directory, statedir)
     except BaseException:
         container_repositories.finish(directory, statedir, say)
+        _forget_empty(directory)
         raise
     return project, plan, shown
+
+
+def _forget_empty(directory: Path) -> None:
+    """Remove the directory of a container that was refused, unless it was there before."""
+    with contextlib.suppress(OSError):
+        directory.rmdir()
 
 
 def _undo(engine: Engine, stored: StoredContainer, statedir: Path, *, keep_home: bool) -> None:
@@ -389,10 +399,8 @@ def _write_shown(directory: Path, shown: Mapping[str, bytes]) -> None:
             store.write(place, name, content, _SHOWN_MODE)
 
 
-@contextlib.contextmanager
-def _environment_file(plan: ContainerPlan) -> Iterator[Path]:
-    """Write the variables for the engine into a file, which exists until the container is made."""
-    lines = []
+def _environment_lines(plan: ContainerPlan) -> bytes:
+    """Return the variables as an engine reads them from a file."""
     for name, value in plan.environment.items():
         if "\n" in value:
             raise ConfigError(
@@ -400,10 +408,14 @@ def _environment_file(plan: ContainerPlan) -> Iterator[Path]:
                 where=f"--pass-env {name}",
                 fix="leave it out; mount a file instead: --allow-ro PATH",
             )
-        lines.append(f"{name}={value}\n")
-    path = store.write(
-        plan.directory, _ENVIRONMENT, "".join(lines).encode("utf-8", "surrogateescape")
-    )
+    lines = (f"{name}={value}\n" for name, value in plan.environment.items())
+    return "".join(lines).encode("utf-8", "surrogateescape")
+
+
+@contextlib.contextmanager
+def _environment_file(plan: ContainerPlan, lines: bytes) -> Iterator[Path]:
+    """Write the variables for the engine into a file, which exists until the container is made."""
+    path = store.write(plan.directory, _ENVIRONMENT, lines)
     try:
         yield path
     finally:
@@ -451,7 +463,10 @@ def _start(
                 keeper.wait_for("walled", say)
                 return code
             keeper.send("exit", code=code)
-        keeper.wait_for("ended", say)
+        try:
+            keeper.wait_for("ended", say)
+        except KeeperEndedError as error:  # CMD has ended: its exit code must not be lost
+            say(f"warning: {error.what} before CMD; after that the container had no network")
     if spec.run.sandbox.has_proxy:
         run_reports.report_denials(spec.run, spec.name, began_ns, say)
     return code

@@ -29,7 +29,7 @@ Examples:
 STATE   running; no proxy: it runs, and has lost its proxy, which `container start` gives back;
         stopped; gone: the engine has it no more, and `container start` makes it again
 ATTACK  whether the last `container attack` was clean, and how long ago; old: the container was
-        made anew since
+        made again since
 """
 
 _HEADING = ("NAME", "STATE", "IMAGE", "POLICY", "REACHES", "WAY", "ATTACK", "PROJECT")

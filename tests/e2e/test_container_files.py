@@ -51,7 +51,9 @@ def storage(user: RootlessUser, program: FindProgram) -> Iterator[EngineStorage]
     )
     assert done.returncode == 0, done.stderr.decode()
     yield storage
-    for end in (["rm", "--all", "--force", "--time", "0"], ["unshare", "rm", "-rf", "root"]):
+    # The last one ends the process that holds the user namespace.
+    ends = (["rm", "--all", "--force", "--time", "0"], ["unshare", "rm", "-rf", "root"])
+    for end in (*ends, ["system", "migrate"]):
         subprocess.run(
             call([podman, *end]), env=environment, capture_output=True, check=False, timeout=60
         )

@@ -151,11 +151,15 @@ class _EnteredHolder(OpenedWay):
 
 def _start(engine: Engine, holder: HolderPlan, image: bytes) -> None:
     """Make and start the holder of a container, in place of one of the last time."""
-    ensure_image(engine, holder.image, image)
-    with contextlib.suppress(EngineError):
-        engine.remove(holder.name, force=True)
-    engine.call("create", *holder.words)
-    engine.call("start", holder.name)
+    words = ("run", "--detach", *holder.words)
+    try:
+        engine.call(*words)
+    except EngineError:
+        # The image is not there yet, or a holder of the last time still is.
+        ensure_image(engine, holder.image, image)
+        with contextlib.suppress(EngineError):
+            engine.remove(holder.name, force=True)
+        engine.call(*words)
 
 
 @contextlib.contextmanager

@@ -88,6 +88,7 @@ class ProjectWall:
         self._guard: MountGuard | None = None
         self._pid = 0
         self._before: ObeyedStates | None = None
+        self._is_checked = project.sources is None
 
     def look(self) -> None:
         """Note the state of all that programs outside obey, before the command runs."""
@@ -103,8 +104,9 @@ class ProjectWall:
         It may still be about to change its root.
         """
         sources = self._project.sources
-        if sources is None:
+        if sources is None or self._is_checked:
             return
+        self._is_checked = True
         wanted = {mount.at for mount in self._project.inside.mounts if mount.shows}
         root = _root_of(pid, wanted)
         if root is None:
@@ -130,6 +132,13 @@ class ProjectWall:
                 "warning: this user may not enter the container, so protected files of the project "
                 "that a program outside replaces are not protected again until it is restarted"
             )
+            return
+        try:
+            self.check(pid)  # where no hook could hold the container
+        except ClaudeProxyError:
+            if _is_alive(pid):
+                self._kill()
+                raise
             return
         guard = guard_process.start_mount_guard(guarded, pid, run_directory, log, whole=True)
         stack.enter_context(guard)

@@ -32,10 +32,15 @@ class RunLog:
                 self.path.unlink()
 
 
+def log_of(statedir: Path, name: str) -> Path:
+    """Return where the log of a run is."""
+    return statedir / "runs" / f"{name}.log"
+
+
 def open_log(statedir: Path, name: str) -> RunLog:
     """Open the log of a run with mode 0600, and remove old logs; ConfigError if it fails."""
-    folder = statedir / "runs"
-    path = folder / f"{name}.log"
+    path = log_of(statedir, name)
+    folder = path.parent
     try:
         for directory in (*reversed(folder.parents), folder):
             # One by one: `parents=True` would create the parents with the mode of the umask.

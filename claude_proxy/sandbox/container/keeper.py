@@ -28,7 +28,7 @@ from claude_proxy.sandbox.container.keeper_task import KeeperTask
 from claude_proxy.sandbox.container.kept_helpers import KeptHelper
 from claude_proxy.sandbox.container.plan.model import ContainerStatus
 from claude_proxy.sandbox.container.plan.planner import SHOWN
-from claude_proxy.sandbox.container.project_wall import ProjectWall
+from claude_proxy.sandbox.container.project_wall import ProjectWall, is_alive
 from claude_proxy.sandbox.container.ways_in import WayTask
 from claude_proxy.sandbox.helper_processes import HelperProcess, ProxyProcess
 from claude_proxy.sandbox.lookups import LookupChannel
@@ -84,13 +84,14 @@ class Keeper:
         self._wall = None if task.project is None else ProjectWall(task.project, self._tell)
         self._exit_code: int | None = None
         self._is_over = False
+        self._is_recorded = False  # its start is in the audit log
 
     def keep(self) -> None:
         """Start everything, let the container start, and serve it until its end."""
         try:
             init = self._start()
         except BaseException:
-            self._end_helpers()
+            self._end_start()
             raise
         try:
             self._launcher.tell("started", pid=self._pid)
@@ -137,7 +138,14 @@ class Keeper:
 
     def _enter(self) -> int:
         """Make the sockets in the container's namespace, and serve them."""
-        init = os.pidfd_open(self._pid)
+        try:
+            init = os.pidfd_open(self._pid)
+        except OSError as error:
+            raise ClaudeProxyError(
+                f"the container ended before it had its network: {(error.strerror or '').lower()}",
+                where=f"process {self._pid}",
+                fix="try again; see `claude-proxy container logs`, and what ends its processes",
+            ) from error
         self._stack.callback(os.close, init)
         enter.check_network(self._pid)
         self._serve(partial(netns.listeners, self._pid), notes_lookups=True)
@@ -180,7 +188,7 @@ class Keeper:
         try:
             self._wall.check(self._pid)
         except ClaudeProxyError:
-            if os.access(place, os.R_OK):
+            if is_alive(self._pid):
                 with contextlib.suppress(ClaudeProxyError):
                     self._task.engine.kill(self._task.name, "KILL")
                 raise
@@ -190,6 +198,7 @@ class Keeper:
         run_spec = self._task.run
         if not run_spec.sandbox.has_proxy:
             run_record.record_start(self._settings, self._identity(goes_on=False))
+            self._is_recorded = True
         elif notes_lookups:
             self._sockets = run_network.sockets_in(
                 self._pid or os.getpid(), run_spec, self._stack, self._ports, listeners
@@ -318,6 +327,16 @@ class Keeper:
 
     # --- the end
 
+    def _end_start(self) -> None:
+        """End the helpers of a container that was not started, and record that, too."""
+        for proxy in self._proxies():
+            with contextlib.suppress(ClaudeProxyError):
+                proxy.wait_until_checked()  # it records the start, or fails
+            self._is_recorded |= proxy.start_error is None and not self._task.goes_on
+        self._end_helpers()
+        if self._is_recorded:
+            self._record("its container was not started")
+
     def _end(self) -> None:
         """Record the end, end the helpers, and tell the launcher what is left to say."""
         if self._exit_code is None:  # the launcher learns it from the engine
@@ -350,11 +369,15 @@ class Keeper:
         return [process for helper in self._helpers[::-1] for process in helper.processes]
 
     def _record_end(self) -> None:
-        code, name = self._exit_code, self._task.name
+        code = self._exit_code
         if code is None:
             with contextlib.suppress(ClaudeProxyError):
-                state = self._task.engine.inspect(name)
+                state = self._task.engine.inspect(self._task.name)
                 code = None if state is None else state.exit_code
-        what = "its exit code is unknown" if code is None else f"exit code {code}"
+        self._record("its exit code is unknown" if code is None else f"exit code {code}")
+
+    def _record(self, what: str) -> None:
+        """Record the end of the run."""
+        name = self._task.name
         with contextlib.suppress(ClaudeProxyError):
             run_record.record(self._settings, Notice(0, "run-end", f"run {name}: {what}", run=name))

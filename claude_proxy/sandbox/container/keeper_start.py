@@ -9,15 +9,14 @@ import signal
 import socket
 import sys
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, NoReturn
+from pathlib import Path
+from typing import NoReturn
 
 from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.sandbox import waiting_process
 from claude_proxy.sandbox.container.keeper_link import KeeperChannel, LauncherLink
 from claude_proxy.sandbox.container.keeper_task import KeeperTask
-
-if TYPE_CHECKING:
-    pass
+from claude_proxy.sandbox.run_log import log_of
 
 
 def start_keeper(task: KeeperTask) -> KeeperChannel:
@@ -48,15 +47,30 @@ def _become_keeper(task: KeeperTask, launcher: LauncherLink) -> NoReturn:
                 code = 0
             except ClaudeProxyError as error:
                 launcher.fail(error)
+            except BaseException as error:  # noqa: BLE001 - before the log is closed
+                launcher.fail(_unexpected(error, log_of(task.run.settings.statedir, task.name)))
         launcher.tell("ended")
     except BaseException as error:  # noqa: BLE001 - the child ends here
-        with contextlib.suppress(OSError):
-            # Without its message, which may quote a secret: secrets stay outside.
-            os.write(2, f"claude-proxy: the keeper failed: {type(error).__name__}\n".encode())
-            if os.environ.get("CLAUDE_PROXY_DEBUG"):
-                sys.excepthook(type(error), error, error.__traceback__)
+        launcher.fail(_unexpected(error, None))
     finally:
         os._exit(code)
+
+
+def _unexpected(error: BaseException, log: Path | None) -> ClaudeProxyError:
+    """Note a failure that nobody foresaw, and return it as the launcher is told.
+
+    Without its message, which may quote a secret: secrets stay outside.
+    """
+    what = f"the process that keeps the container's proxy failed: {type(error).__name__}"
+    with contextlib.suppress(OSError):
+        os.write(2, f"claude-proxy: {what}\n".encode())
+        if os.environ.get("CLAUDE_PROXY_DEBUG"):
+            sys.excepthook(type(error), error, error.__traceback__)
+    return ClaudeProxyError(
+        what,
+        where=None if log is None else str(log),
+        fix="report it as a bug, with what CLAUDE_PROXY_DEBUG=1 adds to that file",
+    )
 
 
 def _leave_launcher() -> None:

@@ -117,6 +117,12 @@ class ProjectWall:
             )
         try:
             _check_as_owner(sources, pid, root)
+        except OSError as error:  # above all: the process has ended
+            raise ClaudeProxyError(
+                f"the container's mounts cannot be compared: {(error.strerror or '').lower()}",
+                where=f"/proc/{pid}",
+                fix="try again; report it as a bug if it happens again",
+            ) from error
         finally:
             sources.close()
 
@@ -128,6 +134,8 @@ class ProjectWall:
         if not guarded or not _wait_until_rooted(pid):
             return
         if not os.access(f"/proc/{pid}/ns/mnt", os.R_OK):
+            if not is_alive(pid):
+                return
             self._say(
                 "warning: this user may not enter the container, so protected files of the project "
                 "that a program outside replaces are not protected again until it is restarted"
@@ -136,7 +144,7 @@ class ProjectWall:
         try:
             self.check(pid)  # where no hook could hold the container
         except ClaudeProxyError:
-            if _is_alive(pid):
+            if is_alive(pid):
                 self._kill()
                 raise
             return
@@ -146,7 +154,7 @@ class ProjectWall:
         try:
             guard.watch()
         except ClaudeProxyError:
-            if _is_alive(pid):
+            if is_alive(pid):
                 self._kill()
                 raise
             return
@@ -163,9 +171,9 @@ class ProjectWall:
             return
         self._guard = None
         deadline = time.monotonic() + _GRACE_S
-        while _is_alive(self._pid) and time.monotonic() < deadline:
+        while is_alive(self._pid) and time.monotonic() < deadline:
             time.sleep(_PAUSE_S)
-        if _is_alive(self._pid):
+        if is_alive(self._pid):
             guard.lost()
             self._kill()
         self._say_why(guard)
@@ -263,7 +271,7 @@ def _wait_until_rooted(pid: int) -> bool:
         except OSError:
             return False
         if Path(WORKSPACE) in mounted and _has_own_root(pid):
-            return _is_alive(pid)
+            return is_alive(pid)
         time.sleep(_PAUSE_S)
     return False
 
@@ -275,7 +283,8 @@ def _has_own_root(pid: int) -> bool:
     return True  # this user may not look
 
 
-def _is_alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
+    """Tell whether a process runs; one that has ended, and was not waited for, does not."""
     try:
         descriptor = os.pidfd_open(pid)
     except OSError:

@@ -7,6 +7,7 @@ import pytest
 
 from claude_proxy.deferred.data_classes import replace
 from claude_proxy.errors import ClaudeProxyError
+from claude_proxy.sandbox.container import project_wall
 from claude_proxy.sandbox.container.project_wall import ProjectWall, walled, walled_again
 from claude_proxy.sandbox.plan.git_facts import GitMounts
 from claude_proxy.sandbox.plan.model import Mount, MountKind, SandboxPlan
@@ -47,3 +48,21 @@ def test_what_programs_outside_obey_and_was_made_inside_is_named(tmp_path: Path)
     wall.end()
 
     assert [".envrc" in line for line in said] == [True]
+
+
+def test_a_process_that_ended_before_it_was_compared_is_an_error_and_no_crash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sandbox = a_sandbox(project=tmp_path)
+    project = walled(planned(tmp_path), sandbox, GitMounts(), tmp_path / "web", tmp_path)
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+    # It ends after its mounts were read, and before its namespace is opened.
+    monkeypatch.setattr(project_wall, "_root_of", lambda *_: Path("/"))
+
+    assert not project_wall.is_alive(child)
+    with pytest.raises(ClaudeProxyError, match="mounts cannot be compared: no such file"):
+        ProjectWall(project, pytest.fail).check(child)
+    project.abandon(pytest.fail)

@@ -1,0 +1,51 @@
+"""Containers whose command, or whose start, is over at once leave their exit code and no trace."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.conftest import FindProgram
+
+from .rig.containers import BOX, Containers
+from .rig.engine import EngineStorage, image_of
+from .rig.launch import Launches
+
+
+@pytest.fixture(scope="module")
+def storage(program: FindProgram) -> Iterator[EngineStorage]:
+    program("runc")
+    storage = EngineStorage(program("podman"))
+    storage.add(image_of(program("busybox")), BOX)
+    yield storage
+    storage.close()
+
+
+@pytest.fixture
+def containers(runs: Launches, storage: EngineStorage) -> Iterator[Containers]:
+    containers = Containers(runs, storage)
+    yield containers
+    containers.remove("web")
+
+
+@pytest.mark.parametrize("way", ["enter", "pause"])
+def test_a_command_that_is_over_at_once_is_no_failure(containers: Containers, way: str) -> None:
+    codes, said = [], ""
+    for command in (("true",), ("sh", "-c", "exit 3"), ("sh", "-c", "kill -9 $$")):
+        ran = containers.run("--way", way, "--name", "web", "--", *command)
+        codes.append(ran.returncode)
+        said += ran.stderr
+
+    assert codes == [0, 3, 137], said
+    assert "has ended" not in said
+    assert "failed" not in said
+
+
+def test_a_start_that_fails_has_its_end_in_the_audit_log_and_leaves_nothing(
+    containers: Containers,
+) -> None:
+    ran = containers("run", "--image", BOX, "--name", "web", "--", "/no/such/program")
+    logged = containers.runs.call("log", "--run", "web", "--json")
+
+    assert ran.returncode not in (0, 1), ran.stderr
+    assert "was not started" in logged.stdout
+    assert list((containers.statedir / "containers").glob("web*")) == []

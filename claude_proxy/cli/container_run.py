@@ -41,6 +41,19 @@ _NOT_HERE = (
     *("no_network", "without_seccomp", "unix_sockets", "verify", "skip_permissions"),
     *("clone", "branch", "profile"),
 )
+# What the table says in words that are true of `run` alone.
+_TEXTS = {
+    "name": "The name of the container, and of its run in the audit log.  [default: after IMAGE]",
+    "dry_run": "Print the plan of the container: its way, its mounts, how the engine would be "
+    "called; make nothing.",
+    "verbose": "Print the plan of the container before it is made.",
+    "max_processes": "How many processes and threads there may be in the container at a time.",
+    "max_memory": "How much memory all processes of the container may use together; if they use "
+    "more, the largest is killed.  [default: three quarters of the machine's]",
+    "tmpfs_size": "How large each file system in memory may grow: /tmp, /var/tmp, /run and "
+    "/dev/shm. The home is a volume, which it does not limit.  "
+    "[default: a quarter of the machine's memory]",
+}
 _COMMAND = "claude_proxy.container_command"  # in `Context.meta`
 
 
@@ -89,7 +102,7 @@ class CommandAfterDashes(options.TopicalCommand):
     metavar="NUMBER",
     help="How many processors it may use.  [default: all]",
 )
-@options.options_of(Subcommand.RUN, but=_NOT_HERE)
+@options.options_of(Subcommand.RUN, but=_NOT_HERE, texts=_TEXTS)
 @click.pass_context
 def command(context: click.Context, /, **given: Any) -> int:
     """Make a container and run a command in it."""

@@ -56,6 +56,9 @@ _RIVALS: tuple[tuple[frozenset[str], frozenset[str]], ...] = (
 )
 
 
+_NO_TEXTS: Mapping[str, str] = {}
+
+
 class TableOption(click.Option):
     """An option that a row of the table of options describes."""
 
@@ -64,14 +67,19 @@ class TableOption(click.Option):
         self.field = field
 
 
-def options_of(command: Subcommand, *, but: Iterable[str] = ()) -> Decorator:
-    """Return a decorator that adds a command's options, except those of the named parameters."""
+def options_of(
+    command: Subcommand, *, but: Iterable[str] = (), texts: Mapping[str, str] = _NO_TEXTS
+) -> Decorator:
+    """Return a decorator that adds a command's options, except those of the named parameters.
+
+    `texts` are help texts of its own, by parameter.
+    """
     left_out = frozenset(but)
 
     def decorate(function: Any) -> Any:
         for field in reversed([*fields_of(command)]):
-            if field.parameter(command) not in left_out:
-                function = option(field.key, command)(function)
+            if (name := field.parameter(command)) not in left_out:
+                function = option(field.key, command, text=texts.get(name))(function)
         return function
 
     return decorate

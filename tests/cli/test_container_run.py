@@ -131,3 +131,14 @@ def test_the_words_for_a_later_start_say_the_same_again() -> None:
     assert (again.name, again.image, again.cpus, again.remove) == (first.name, "box", 2.0, True)
     assert again.run.sandbox.command == ("sh",)
     assert again.words == first.words
+
+
+def test_its_help_speaks_of_a_container_and_never_of_the_sandbox_of_run(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    main(["container", "run", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+
+    assert "bwrap" not in said
+    assert "Print the plan of the container" in said
+    assert "/tmp, /var/tmp, /run and /dev/shm" in said

@@ -57,7 +57,7 @@ def _become_keeper(task: KeeperTask, launcher: LauncherLink) -> NoReturn:
 
 
 def _unexpected(error: BaseException, log: Path | None) -> ClaudeProxyError:
-    """Note a failure that nobody foresaw, and return it as the launcher is told.
+    """Note a failure that nobody foresaw, and return it for the launcher.
 
     Without its message, which may quote a secret: secrets stay outside.
     """

@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -50,6 +51,7 @@ _LATE = {
 _LIBRARIES, _LOADER = "lib", "ld.so"
 _MANIFEST = "manifest.json"
 _PATIENCE_S = 60.0
+_NEW_S = 600.0
 _PROBE = """
 import sys; sys.path[:] = sys.argv[1:2] + sys.path
 import importlib, json
@@ -153,7 +155,40 @@ def _made(store: Path, kind: str) -> LentPython:
     new = store / f".{kind}.{os.getpid()}"
     new.write_text(json.dumps(current), "utf-8")
     new.replace(store / f"{kind}.json")
+    _remove_old(store)
     return LentPython(store / key, version, bool(facts["loader"]))
+
+
+def _remove_old(store: Path) -> None:
+    """Remove the copies that no `KIND.json` names, and what a start that was killed has left.
+
+    A copy that a container has mounted stays: what is mounted of it would be empty. One that was
+    written a moment ago is another process's, which has yet to name it.
+    """
+    now = time.time()
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        named = {json.loads(path.read_bytes())["key"] for path in store.glob("*.json")}
+        mounted = _mounted()
+        for path in store.iterdir():
+            is_old = now - path.lstat().st_mtime > _NEW_S
+            if path.suffix == ".json" or path.name in named or not is_old:
+                continue
+            if path.is_dir() and path.name not in mounted:
+                shutil.rmtree(path, ignore_errors=True)
+            elif path.is_file():
+                path.unlink(missing_ok=True)
+
+
+def _mounted() -> frozenset[str]:
+    """Return the names of the copies that any process here has mounted."""
+    found = set[str]()
+    for path in Path("/proc").glob("[0-9]*/mountinfo"):
+        with contextlib.suppress(OSError):
+            for line in path.read_text("utf-8", "surrogateescape").splitlines():
+                root = line.split(" ")[3]
+                if f"/{DIRECTORY}/" in root:
+                    found.add(root.rpartition(f"/{DIRECTORY}/")[2].partition("/")[0])
+    return frozenset(found)
 
 
 def _write(store: Path, key: str, copies: Mapping[PurePosixPath, Path]) -> None:

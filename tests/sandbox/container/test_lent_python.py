@@ -1,5 +1,6 @@
 """A copy of the host's Python runs our programs where there is nothing else, and only then."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -78,6 +79,31 @@ def test_it_is_made_once(statedir: Path, lent: LentPython) -> None:
     assert lent.directory.stat().st_mtime_ns == before
     made = [path for path in (statedir / DIRECTORY).iterdir() if path.is_dir()]
     assert made == [lent.directory]
+
+
+def test_old_copies_are_removed_unless_a_container_shows_them_or_they_are_new(
+    tmp_path: Path, program: FindProgram
+) -> None:
+    store = tmp_path / DIRECTORY
+    for name in ("old", "shown", "new", ".new-killed"):
+        (store / name).mkdir(parents=True)
+        (store / name / "file").touch()
+    (store / ".current.1").touch()
+    for path in store.iterdir():
+        if path.name != "new":
+            os.utime(path, (0, 0))
+    view = ["--ro-bind", "/", "/", "--ro-bind", str(store / "shown"), "/mnt"]
+    words = [program("bwrap"), *view, "--", "sh", "-c", "echo ready; read line"]
+    showing = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    with showing:
+        assert showing.stdout is not None
+        showing.stdout.readline()
+
+        lent = lend(tmp_path)
+
+        showing.communicate(b"end\n")
+    left = {path.name for path in store.iterdir()}
+    assert left == {"shown", "new", lent.directory.name, "current.json"}
 
 
 def test_one_that_is_gone_is_made_again(tmp_path: Path) -> None:

@@ -28,6 +28,9 @@ _ALLOWED: Final = "allowed.claude-proxy-doctor.test"
 _API_SERVER: Final = ("KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT")
 _NAMES: Final = ("kubernetes.default.svc.cluster.local", "kubernetes.default.svc", "example.com")
 _LIMIT_S: Final = 300.0
+# The machine's own namespaces, by include/uapi/linux/nsfs.h; that of the network since Linux 6.18.
+_FIRST_NETWORK: Final = 0xEFFFFFF9
+_FIRST_PIDS: Final = 0xEFFFFFFC
 _START: Final = (
     "import sys; sys.path.insert(0, sys.argv[1]); "
     "from claude_proxy.doctor.attack.probes.__main__ import main; main()"
@@ -40,7 +43,30 @@ def attack_here(environ: Mapping[str, str], canaries: Sequence[Authority]) -> li
     `canaries`: addresses that would answer if nothing kept this program from them. ClaudeProxyError
     if nothing could be tried.
     """
+    _refuse_the_machine()
     return catalogue.judge_pod(_reports(parameters(environ, canaries)))
+
+
+def _refuse_the_machine() -> None:
+    """Raise ConfigError on a machine itself: attacks that succeed change its network."""
+    if _has_the_machines_network():
+        raise ConfigError(
+            "this has the network of the machine itself, and is no pod or container",
+            where="--attack-here",
+            fix="run it in the pod or container that is to be tried; `claude-proxy doctor --attack`"
+            " tries a sandbox of this machine",
+        )
+
+
+def _has_the_machines_network() -> bool:
+    own = Path("/proc/self/ns/net").stat().st_ino
+    if own == _FIRST_NETWORK:
+        return True
+    try:
+        first = Path("/proc/self/ns/pid").stat().st_ino == _FIRST_PIDS
+        return first and own == Path("/proc/1/ns/net").stat().st_ino
+    except OSError:
+        return False  # one who may not look at process 1 may not change its network either
 
 
 def parameters(environ: Mapping[str, str], canaries: Sequence[Authority]) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """What the probes of a pod get: the proxy of the environment, and what should not be reachable."""
 
+from pathlib import Path
+
 import pytest
 
 from claude_proxy.doctor.attack import catalogue, pod
@@ -49,3 +51,10 @@ def test_a_proxy_that_is_not_named_is_an_error(value: str | None, message: str) 
         pod.parameters({} if value is None else {"HTTPS_PROXY": value}, [])
 
     assert "secret" not in "\n".join(caught.value.lines())
+
+
+def test_the_network_of_the_machine_itself_is_not_attacked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pod, "_FIRST_NETWORK", Path("/proc/self/ns/net").stat().st_ino)
+
+    with pytest.raises(ConfigError, match="network of the machine itself"):
+        pod.attack_here(PROXY, [])

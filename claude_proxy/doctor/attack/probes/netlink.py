@@ -1,14 +1,16 @@
-"""Netlink probes: changes to routes, addresses, devices."""
+"""Netlink probes: changes to routes, addresses, devices. What could be changed is changed back."""
 
 import socket
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 
 from claude_proxy.doctor.attack.probes.outcome import DIRECT_S, Spec, Try, attempt
 
-_RTM_NEWLINK, _RTM_NEWADDR, _RTM_NEWROUTE = 16, 20, 24
+_RTM_NEWLINK, _RTM_NEWADDR, _RTM_NEWROUTE = 16, 20, 24  # rtnetlink(7): to delete is one more
 _NLM_REQUEST_ACK, _NLM_CREATE = 0x5, 0x400
 _NLMSG_ERROR = 2
+_DEVICE = b"cpattack0\0\0\0"  # its name, with zeros up to a multiple of four
 _HEADER = struct.Struct("=IHHII")
 
 
@@ -23,13 +25,20 @@ def netlink(_: Spec) -> Iterator[Try]:
     kind = b"dummy"
     info = struct.pack("=HH", 4 + len(kind), 1) + kind + b"\0" * 3
     link += struct.pack("=HH", 4 + len(info), 18) + info
-    yield attempt("a default route", lambda: _netlink(_RTM_NEWROUTE, route))
-    yield attempt("an address", lambda: _netlink(_RTM_NEWADDR, address))
-    yield attempt("a device", lambda: _netlink(_RTM_NEWLINK, link))
+    link += struct.pack("=HH", 4 + len(_DEVICE), 3) + _DEVICE
+    yield attempt("a default route", lambda: _make(_RTM_NEWROUTE, route))
+    yield attempt("an address", lambda: _make(_RTM_NEWADDR, address))
+    yield attempt("a device", lambda: _make(_RTM_NEWLINK, link))
 
 
-def _netlink(kind: int, payload: bytes) -> None:
-    flags = _NLM_REQUEST_ACK | _NLM_CREATE
+def _make(kind: int, payload: bytes) -> None:
+    """Make something, and delete it: a machine that let it happen must not stay changed."""
+    _netlink(kind, payload, _NLM_REQUEST_ACK | _NLM_CREATE)
+    with suppress(OSError):
+        _netlink(kind + 1, payload, _NLM_REQUEST_ACK)
+
+
+def _netlink(kind: int, payload: bytes, flags: int) -> None:
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as sock:
         sock.settimeout(DIRECT_S)
         sock.bind((0, 0))

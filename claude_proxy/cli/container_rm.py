@@ -13,7 +13,7 @@ from claude_proxy.cli.container_options import engine_of, statedir_option
 from claude_proxy.cli.container_options import statedir as statedir_in_force
 from claude_proxy.cli.container_targets import several_names
 from claude_proxy.errors import ClaudeProxyError, ConfigError
-from claude_proxy.sandbox.container import ending, store
+from claude_proxy.sandbox.container import container_clone, ending, store
 
 EPILOG = """\b
 Examples:
@@ -66,3 +66,4 @@ def _remove(place: Path, name: str, *, force: bool) -> None:
         store.remove(place, name)  # its record cannot be read
         return
     ending.remove(engine_of(stored), stored, place, run.say, force=force)
+    container_clone.report(place, stored, run.say)

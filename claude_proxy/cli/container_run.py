@@ -20,6 +20,7 @@ from claude_proxy.errors import ConfigError
 from claude_proxy.sandbox.container import container_names, launcher
 from claude_proxy.sandbox.container.engine import Call, Engine
 from claude_proxy.sandbox.container.plan.model import ContainerSpec, EngineKind, Way
+from claude_proxy.sandbox.run_spec import RunSpec
 
 EPILOG = """\b
 Examples:
@@ -28,6 +29,7 @@ Examples:
   claude-proxy container run ~/src/project --image agents --name web -- claude
   claude-proxy container run --image agents --detach -- sleep 1d
   claude-proxy container run --image agents --rm -- sh -c 'curl https://mozilla.org'
+  claude-proxy container run --image agents --clone --name web -- claude     then `changes web`
   claude-proxy container run --image agents --dry-run -- claude
 
 Inside there is only loopback; 127.0.0.1:3128 and :1080 lead to the proxy. DIR is at /workspace, the
@@ -39,7 +41,7 @@ Precedence: option, CLAUDE_PROXY_* variable, config.yaml in --confdir, default.
 _NOT_HERE = (
     *("proxy", "proxy_auth_file", "shell", "show_home", "share_agent_home"),
     *("no_network", "without_seccomp", "unix_sockets", "verify", "skip_permissions"),
-    *("clone", "branch", "profile"),
+    "profile",
 )
 # What the table says in words that are true of `run` alone.
 _TEXTS = {
@@ -151,6 +153,8 @@ def spec_of(context: click.Context, given: Mapping[str, Any]) -> ContainerSpec:
     chosen = {name: values.pop(name) for name in field_names(RunOptions) if name in values}
     chosen["dir"] = own["directory"] or chosen["dir"]
     run_options = RunOptions(**{**chosen, "command": command})
+    if run_options.branch is not None and not run_options.clone:
+        raise click.UsageError("--branch names the branch of a clone: add --clone")
     run_options = container_presets.chosen(own, run_options)
     gateway = run.gateway_options(context, values, run_options)
     settings = run.settings_of(values, config, gateway=gateway)
@@ -177,10 +181,11 @@ def spec_of(context: click.Context, given: Mapping[str, Any]) -> ContainerSpec:
         engine=None if own["engine"] is None else EngineKind(own["engine"]),
         way=None if own["way"] is None else Way(own["way"]),
         cpus=own["cpus"],
-        words=words_again(context, run_spec.sandbox.project, name, command),
+        words=words_again(context, run_spec, name, command),
     )
 
 
+_NOT_AGAIN = frozenset({"clone", "dir", "dry_run", "help", "name"})
 _OWN = (
     *container_presets.NAMES,
     "directory",
@@ -195,13 +200,17 @@ _OWN = (
 
 
 def words_again(
-    context: click.Context, project: Path, name: str, command: Sequence[str]
+    context: click.Context, run_spec: RunSpec, name: str, command: Sequence[str]
 ) -> tuple[str, ...]:
-    """Return the options that were typed, by which `start` reads policy and settings again."""
-    words = [str(project), "--name", name]
+    """Return the options that were typed, by which `start` reads policy and settings again.
+
+    Whether it works in a clone is not read again.
+    """
+    words = [str(run_spec.sandbox.project), "--name", name]
+    words.append("--clone" if run_spec.clone else "--no-clone")
     for param in context.command.params:
         key = str(param.name)
-        if not isinstance(param, click.Option) or key in {"dir", "dry_run", "help", "name"}:
+        if not isinstance(param, click.Option) or key in _NOT_AGAIN:
             continue
         if not options.is_typed(context, key):
             continue

@@ -2,10 +2,11 @@
 
 import click
 
+from claude_proxy.cli import run
 from claude_proxy.cli.container_options import engine_of, statedir_option
 from claude_proxy.cli.container_options import statedir as statedir_in_force
 from claude_proxy.cli.container_targets import all_meant, several_names
-from claude_proxy.sandbox.container import ending, store
+from claude_proxy.sandbox.container import container_clone, ending, store
 
 EPILOG = """\b
 Examples:
@@ -42,4 +43,6 @@ def command(*, names: tuple[str, ...], every: bool, seconds: int, statedir: str 
     for stored in all_meant(place, there, every=every, running=True):
         if not ending.stop(engine_of(stored), stored, place, timeout_s=seconds):
             click.echo(f"claude-proxy: {stored.name} does not run", err=True)
+            continue
+        container_clone.report(place, stored, run.say)
     return 0

@@ -81,10 +81,17 @@ def as_planned(run_spec: RunSpec) -> RunSpec:
 
 def report(run_spec: RunSpec, name: str, say: Callable[[str], None]) -> None:
     """Say what the clone holds after the run, and how to look at it and bring it over."""
+    report_left(run_spec.settings.statedir, name, say)
+
+
+def report_left(
+    statedir: Path, name: str, say: Callable[[str], None], *, who: str = "this run"
+) -> None:
+    """Say what is left in the clone that `who` worked in."""
     from claude_proxy.sandbox.git.changes import changes_of  # noqa: PLC0415 - as above
 
     try:
-        found = changes_of(clones.named(run_spec.settings.statedir, name), os.environ, whole=False)
+        found = changes_of(clones.named(statedir, name), os.environ, whole=False)
         if not (found.untaken or found.work.count):
             say(
                 f"the clone {name} has nothing that the project has not; to remove it: "
@@ -95,7 +102,7 @@ def report(run_spec: RunSpec, name: str, say: Callable[[str], None]) -> None:
         held += " with uncommitted work"
     except ClaudeProxyError as error:
         held = f"it cannot be read ({error.what})"
-    say(f"this run worked in the clone {name}: {held}")
+    say(f"{who} worked in the clone {name}: {held}")
     say(f"  to look at it: claude-proxy changes {name}; to bring it over: claude-proxy take {name}")
 
 

@@ -15,6 +15,7 @@ from claude_proxy.deferred.data_classes import dataclass, replace
 from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.sandbox import created_paths, credentials, run_reports, run_spec
 from claude_proxy.sandbox.container import (
+    container_clone,
     container_repositories,
     enter,
     next_image,
@@ -24,6 +25,7 @@ from claude_proxy.sandbox.container import (
     store,
 )
 from claude_proxy.sandbox.container.attached import Attached
+from claude_proxy.sandbox.container.container_clone import HeldClone
 from claude_proxy.sandbox.container.engine import Call, Engine
 from claude_proxy.sandbox.container.keeper_link import KeeperEndedError
 from claude_proxy.sandbox.container.keeper_start import start_keeper
@@ -88,6 +90,11 @@ class Prepared:
     image: ImageFacts
     bindings: Bindings
     directory: Path
+    clone: HeldClone | None = None
+
+    def in_clone(self, clone: HeldClone) -> "Prepared":
+        """Return what is known with the clone that the container works in, if there is one."""
+        return replace(self, spec=clone.spec, clone=clone)
 
 
 def prepare(spec: ContainerSpec, engine: Engine, asked: Call) -> Prepared:
@@ -105,6 +112,7 @@ def prepare(spec: ContainerSpec, engine: Engine, asked: Call) -> Prepared:
 
 def plan_of(prepared: Prepared, *, dry: bool = False) -> tuple[ContainerPlan, Mapping[str, bytes]]:
     """Return the plan of a container, and the files that it shows; nothing is made."""
+    prepared = replace(prepared, spec=container_clone.as_planned(prepared.spec))
     git = container_repositories.found_in(prepared.spec.run.sandbox, prepared.directory)
     plan, shown, _ = _planned(prepared, git, dry=dry)
     return plan, shown
@@ -159,8 +167,20 @@ def run(
     `again` is the one that is made once more, as it is to be started: if that fails, it stays.
     """
     prepared = prepare(spec, engine, asked)
-    statedir = spec.run.settings.statedir
     replaced = _replace_older(prepared, say if again is None else lambda _: None)
+    had_clone = again is not None and again.clone
+    with container_clone.held(spec, _owner_of(spec), say, again=had_clone) as clone:
+        return _make_and_run(prepared.in_clone(clone), say, again, replaced=replaced)
+
+
+def _make_and_run(
+    prepared: Prepared, say: Reporter, again: StoredContainer | None, *, replaced: bool
+) -> int:
+    spec, engine, statedir = (
+        prepared.spec,
+        prepared.engine,
+        prepared.spec.run.settings.statedir,
+    )
     store.make_directory(prepared.directory)
     project, plan, shown = _walled(prepared, say)
     try:
@@ -180,7 +200,10 @@ def run(
             attached = ["--detach"] if spec.detach else engine.attached_words()
             words = ["run", *attached, "--env-file", str(file)]
             call = _Call([*words, *plan.words], spec.detach, project)
-            return _start(prepared, stored, way, say, call)
+            code = _start(prepared, stored, way, say, call)
+        if not spec.detach:
+            container_clone.report(statedir, stored, say)
+        return code  # noqa: TRY300
     except NotStartedError as error:
         project.abandon(say)
         _undo(engine, stored, statedir, keep_home=replaced)
@@ -263,6 +286,14 @@ def start(
         asked = engine.begin_image(image or stored.image_id)
         return run(spec, say=say, engine=engine, asked=asked, again=stored)
     prepared = prepare(spec, engine, engine.begin_image(stored.image_id))
+    with container_clone.held(spec, _owner_of(spec), say, again=stored.clone) as clone:
+        return _start_running(prepared.in_clone(clone), stored, state, say)
+
+
+def _start_running(
+    prepared: Prepared, stored: StoredContainer, state: ContainerState, say: Reporter
+) -> int:
+    spec = prepared.spec
     git = container_repositories.found_in(spec.run.sandbox, prepared.directory)
     plan, shown, planned = _planned(prepared, git)
     _write_shown(prepared.directory, shown)
@@ -348,6 +379,7 @@ def _stored(prepared: Prepared, plan: ContainerPlan) -> StoredContainer:
         volume=plan.volume,
         policy=plan.policy,
         remove=spec.remove,
+        clone=spec.run.clone,
     )
 
 
@@ -446,6 +478,7 @@ def _start(
         project=call.project,
     )
     with contextlib.closing(start_keeper(task)) as keeper:
+        _leave_clone(prepared)
         if way is not None:
             try:
                 keeper.wait_for("ready", say)
@@ -509,8 +542,15 @@ def _keep_running(  # noqa: PLR0913 - what is known of it
         )
     )
     with contextlib.closing(channel):
+        _leave_clone(prepared)
         channel.wait_for("walled", say)
     return 0
+
+
+def _leave_clone(prepared: Prepared) -> None:
+    """Leave the clone to the keeper, so that nothing else holds it when that has ended."""
+    if prepared.clone is not None:
+        prepared.clone.leave()
 
 
 def _policy_of(spec: ContainerSpec) -> str:

@@ -53,7 +53,7 @@ def plan_of_run(
     refuse_sockets(named)
     notes = refuse_second_names(protected_files(planned.mounts))
     planned = replace(planned, notes=(*planned.notes, *notes))
-    return _without_sockets(planned), shown
+    return planned if spec.clone else _without_sockets(planned), shown
 
 
 def _without_sockets(planned: SandboxPlan) -> SandboxPlan:

@@ -45,6 +45,7 @@ class StoredContainer:
     volume: str = ""
     policy: str = ""
     remove: bool = False
+    clone: bool = False  # it works in the clone of its name
     attack: dict[str, Any] | None = None  # of the last attack: when, and what got out
 
 

@@ -6,7 +6,7 @@ a run that did not start is removed.
 
 import os
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from claude_proxy.deferred.data_classes import replace
@@ -104,6 +104,17 @@ def report_left(
         held = f"it cannot be read ({error.what})"
     say(f"{who} worked in the clone {name}: {held}")
     say(f"  to look at it: claude-proxy changes {name}; to bring it over: claude-proxy take {name}")
+
+
+def discard_unworked(statedir: Path, name: str) -> None:
+    """Remove a clone unless something works in it, or has."""
+    from claude_proxy.sandbox.git.changes import changes_of  # noqa: PLC0415 - as above
+
+    with suppress(ClaudeProxyError):
+        clone = clones.named(statedir, name)
+        found = changes_of(clone, os.environ, whole=False)
+        if not (found.untaken or found.work.count):
+            clones.remove(clone)
 
 
 def _shown(path: Path) -> ProjectClone:

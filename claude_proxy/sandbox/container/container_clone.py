@@ -8,7 +8,7 @@ removal of a container leaves its clone, and says what it holds.
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from claude_proxy.deferred.data_classes import dataclass, replace
@@ -63,7 +63,7 @@ def held(
         except ClaudeProxyError:
             hold.close()
             if before is None:
-                _discard(statedir, spec.name)
+                run_clone.discard_unworked(statedir, spec.name)
             raise
 
 
@@ -94,17 +94,6 @@ def _wait_until_free(clone: Clone) -> None:
     deadline = time.monotonic() + _PATIENCE_S
     while clones.is_in_use(clone) and time.monotonic() < deadline:
         time.sleep(_PAUSE_S)
-
-
-def _discard(statedir: Path, name: str) -> None:
-    """Remove a clone unless something works in it, or has."""
-    from claude_proxy.sandbox.git.changes import changes_of  # noqa: PLC0415 - git, for few
-
-    with suppress(ClaudeProxyError):
-        clone = clones.named(statedir, name)
-        found = changes_of(clone, os.environ, whole=False)
-        if not (found.untaken or found.work.count):
-            clones.remove(clone)
 
 
 def _give(clone: Clone, owner: tuple[int, int]) -> None:

@@ -77,6 +77,7 @@ def work_is_taken(containers: Containers, project: Project, owner: int) -> None:
     assert "claude-proxy take web" in removed.stderr
     project.ours("take", "web")
     assert project.done("git", "show", "refs/claude-proxy/web/main:three") == "three"
+    assert {path.stat().st_uid for path in project.path.rglob("*")} == {owner}
     refused = containers.runs.argv([*containers.runs.program(), "clones", "--remove", "web"])
     ran = subprocess.run(
         refused,

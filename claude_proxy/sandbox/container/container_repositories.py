@@ -5,17 +5,21 @@ brought over goes to where that of runs waits, and the next start tries again.
 """
 
 import os
-import stat
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
 
 from claude_proxy.errors import ConfigError
-from claude_proxy.sandbox.git import kept_start, private_directory, private_repositories, record
+from claude_proxy.sandbox.git import (
+    given_back,
+    kept_start,
+    private_directory,
+    private_repositories,
+    record,
+)
 from claude_proxy.sandbox.git.discovery import discover
 from claude_proxy.sandbox.git.record import Record
 from claude_proxy.sandbox.git_directories import git_of
-from claude_proxy.sandbox.plan.git_facts import GitDirectory, GitMounts
+from claude_proxy.sandbox.plan.git_facts import GitMounts
 from claude_proxy.sandbox.plan.model import SandboxSpec
 
 FOLDER = "git"  # in the container's directory
@@ -67,9 +71,8 @@ def finish(directory: Path, statedir: Path, say: Reporter) -> None:
     except (OSError, ValueError, KeyError, TypeError):
         return
     complete = private_repositories.finish(ended, say)
-    if os.geteuid() == 0:
-        for one in ended.directories:
-            _give_to_owner(one)
+    for one in ended.directories:
+        given_back.repository(one.host)
     if not complete:
         waiting = private_repositories.free(statedir / record.FOLDER, ended.run)
         waiting.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -87,24 +90,3 @@ def _give(place: Path, owner: tuple[int, int]) -> None:
         os.chown(directory, *owner)
         for name in (*names, *files):
             os.chown(name, *owner, dir_fd=directory, follow_symlinks=False)
-
-
-def _give_to_owner(one: GitDirectory) -> None:
-    """Make what root has written in a repository the property of the repository's owner."""
-    with suppress(OSError):
-        found = one.host.stat()
-        if found.st_uid != 0:
-            for name, directory in _written_by_root(one.host):
-                owner = (found.st_uid, found.st_gid)
-                os.chown(name, *owner, dir_fd=directory, follow_symlinks=False)
-
-
-def _written_by_root(host: Path) -> Iterator[tuple[str, int]]:
-    for _, names, files, directory in os.fwalk(host, follow_symlinks=False):
-        for name in (*names, *files):
-            with suppress(OSError):
-                seen = os.stat(name, dir_fd=directory, follow_symlinks=False)
-                # A file with a second name may be another one's.
-                plain = stat.S_ISREG(seen.st_mode) and seen.st_nlink == 1
-                if seen.st_uid == 0 and (plain or stat.S_ISDIR(seen.st_mode)):
-                    yield name, directory

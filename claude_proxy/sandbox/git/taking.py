@@ -11,8 +11,8 @@ from pathlib import Path
 
 from claude_proxy.deferred.data_classes import dataclass, replace
 from claude_proxy.errors import ClaudeProxyError
-from claude_proxy.sandbox.git import clones, ref_files, review
-from claude_proxy.sandbox.git.bring_over import BroughtOver, BroughtRef, bring_over
+from claude_proxy.sandbox.git import clones, given_back, ref_files, review
+from claude_proxy.sandbox.git.bring_over import BroughtOver, BroughtRef, bring_over, common_of
 from claude_proxy.sandbox.git.clones import Clone
 from claude_proxy.sandbox.git.ref_moves import Known
 from claude_proxy.sandbox.git.ref_names import BRANCHES
@@ -63,6 +63,8 @@ def take(clone: Clone, environ: Mapping[str, str], branch: str | None = None) ->
             review.forget_copies(clone)
             brought = _bring(clone, host, known, ())
         taken = _forward_checked_out(Taken(brought), git)
+        for place in {host, common_of(host)}:
+            given_back.repository(place)
         _remember(clone, taken)
     return taken
 
@@ -125,10 +127,14 @@ def _forward(git: UserGit, ref: BroughtRef) -> str:
     """Fast-forward what is checked out; return why not."""
     if reason := _needs_filter(git, ref.object):
         return reason
+    changed = _names_between("HEAD", ref.object, git) if os.geteuid() == 0 else []
     answer = git.run(
         *("merge", "--ff-only", "--quiet", "--no-autostash", "--no-overwrite-ignore"),
         *("--no-stat", ref.object),
     )
+    if changed:
+        top = git.line("rev-parse", "--show-toplevel")
+        given_back.files(Path(top or git.directory), changed)
     if answer.ok:
         return ""
     in_the_way = [line.strip() for line in answer.err.splitlines() if line.startswith("\t")]
@@ -136,6 +142,12 @@ def _forward(git: UserGit, ref: BroughtRef) -> str:
         shown = ", ".join(in_the_way[:3]) + (", …" if len(in_the_way) > 3 else "")  # noqa: PLR2004
         return f"uncommitted work is in the way: {shown}"
     return answer.reason
+
+
+def _names_between(old: str, new: str, git: UserGit) -> list[str]:
+    """Return the paths, from the top of the work tree, that differ between two commits."""
+    words = ("diff-tree", "-r", "--no-ext-diff", "--no-renames", "--name-only", "-z", old, new)
+    return [name for name in os.fsdecode(git.run(*words).out).split("\0") if name]
 
 
 def _needs_filter(git: UserGit, commit: str) -> str:

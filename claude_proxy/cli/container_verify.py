@@ -1,6 +1,7 @@
 """The command `container verify`: checks that a running container has no network but the proxy.
 
-The checks are those of `run --verify`, in the container's own network namespace.
+The checks are those of `run --verify`, in the container's own network namespace: entered from
+outside, or, where this user may not, joined by a second container.
 """
 
 import click
@@ -9,10 +10,8 @@ from claude_proxy.cli.container_options import statedir as statedir_in_force
 from claude_proxy.cli.container_options import statedir_option
 from claude_proxy.cli.container_start import spec_again
 from claude_proxy.cli.container_targets import optional_name, running
-from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.sandbox import netns, self_check
-from claude_proxy.sandbox.container import enter
-from claude_proxy.sandbox.plan.environment import HTTP_PORT
+from claude_proxy.sandbox.container import container_check, launcher
 from claude_proxy.sandbox.run_spec import verified_targets
 
 EPILOG = """\b
@@ -33,22 +32,19 @@ def command(context: click.Context, /, name: str | None, *, statedir: str | None
     place = statedir_in_force(statedir)
     container = running(place, name)
     stored, pid = container.stored, container.state.pid
-    with spec_again(context, place, stored) as spec:
-        allowed, denied = verified_targets(spec.run)
-    found = [_network_of(pid)]
+    found: list[self_check.SelfCheck] = []
     if not container.has_keeper:
         text = f"nobody keeps its proxy: claude-proxy container start {stored.name}"
         found.append(self_check.SelfCheck(False, text))
-    probe = netns.probe_network(pid, HTTP_PORT, allowed, denied)
-    found += self_check.checks(probe, HTTP_PORT, allowed, denied)
+    with spec_again(context, place, stored) as spec:
+        allowed, denied = verified_targets(spec.run)
+        try:
+            found += container_check.checks_from_outside(pid, allowed, denied)
+        except netns.EntryError:
+            engine = container.engine
+            prepared = launcher.prepare(spec, engine, engine.begin_image(stored.image_id))
+            plan, _ = launcher.plan_of(prepared)
+            found += container_check.checks_from_beside(plan, engine, place, allowed, denied)
     for check in found:
         click.echo(str(check))
     return 0 if self_check.all_passed(found) else 1
-
-
-def _network_of(pid: int) -> self_check.SelfCheck:
-    try:
-        enter.check_network(pid)
-    except ClaudeProxyError as error:
-        return self_check.SelfCheck(False, error.what)
-    return self_check.SelfCheck(True, "its network is its own, with nothing but loopback")

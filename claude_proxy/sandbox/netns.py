@@ -37,6 +37,10 @@ _NO_FAKE_NETWORK = (
 )
 
 
+class EntryError(ClaudeProxyError):
+    """A network namespace cannot be entered, or nothing can be done in it."""
+
+
 @dataclass(frozen=True, slots=True)
 class NetworkProbe:
     """The results of connections that were tried from inside."""
@@ -123,12 +127,16 @@ def _hand_over(
 
 
 def _report(channel: socket.socket, port: int, allowed: str, denied: str) -> None:
-    found = {
+    channel.send(json.dumps(attempts(port, allowed, denied)).encode())
+
+
+def attempts(port: int, allowed: str, denied: str) -> dict[str, object]:
+    """Try connections from the network namespace of this process; return a probe as JSON has it."""
+    return {
         "direct": _past_the_proxy(),
         "allowed": _ask(port, allowed),
         "denied": _ask(port, denied),
     }
-    channel.send(json.dumps(found).encode())
 
 
 def _past_the_proxy() -> str | None:
@@ -153,8 +161,10 @@ def _past_the_proxy() -> str | None:
 def _ask(port: int, target: str) -> int | None:
     """Return the status of a CONNECT through the proxy; None if there was none."""
     try:
-        with socket.create_connection((HOST, port), timeout=_ANSWER_S) as sock:
+        # Not create_connection: a lent Python has no codec for the names that it would look up.
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
             sock.settimeout(_ANSWER_S)
+            sock.connect((HOST, port))
             sock.sendall(f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n".encode())
             head = b""
             while b"\r\n" not in head and len(head) < _HEAD_LIMIT:
@@ -233,11 +243,11 @@ def _reap(child: int) -> None:
         os.close(descriptor)
 
 
-def failed(message: bytes, fix: str = _FIX) -> ClaudeProxyError:
+def failed(message: bytes, fix: str = _FIX) -> EntryError:
     """Return the error for a namespace that cannot be entered, for a reason in words."""
     reason = message.decode(errors="replace").lower() or "no answer"
-    return ClaudeProxyError(
+    return EntryError(
         f"the sandbox's network cannot be entered: {reason}",
-        where="bwrap --unshare-net",
+        where="its network namespace",
         fix=fix,
     )

@@ -211,3 +211,17 @@ def test_a_user_of_the_group_docker_has_the_way_pause_and_owns_the_files(
     assert refused.returncode == 2
     assert "only root may enter the namespaces that the daemon makes" in refused.stderr
     assert "leave --way out: pause can be used" in refused.stderr
+
+
+def test_a_user_who_may_not_enter_a_container_can_verify_it(
+    launch: Launch, daemon: DockerDaemon
+) -> None:
+    daemon.admit_everybody()
+    containers = Containers(launch(ordinary=True), daemon)
+    started = containers("run", "--image", "box", "--name", "web", "--detach", "--", "sleep", "99")
+
+    verified = containers("verify", "web")
+    containers("rm", "--force", "web")
+
+    assert started.returncode == 0, started.stderr
+    assert verified.returncode == 0, verified.stdout + verified.stderr

@@ -31,10 +31,15 @@ _PACKAGE = Path(__file__).resolve().parents[2]
 _PROGRAMS = {
     "namespace_holder": "claude_proxy.sandbox.container.namespace_holder",
     "container_init": "claude_proxy.sandbox.container.container_init",
+    "network_probe": "claude_proxy.sandbox.container.network_probe",
     "probes": "claude_proxy.doctor.attack.probes.__main__",
 }
-# The attacks need far more than the programs that serve containers: they have a copy of their own.
-_KINDS = {"current": ("namespace_holder", "container_init"), "probes": ("probes",)}
+# The probes need far more than the programs that serve containers: they have copies of their own.
+_KINDS = {
+    "current": ("namespace_holder", "container_init"),
+    "network_probe": ("network_probe",),
+    "probes": ("probes",),
+}
 # Imported late: by the interpreter itself, and by os.execvp.
 _MORE = ("encodings.ascii", "encodings.latin_1", "encodings.utf_8", "warnings")
 _LATE = {
@@ -104,7 +109,8 @@ def planned(statedir: Path) -> LentPython:
 def lend(statedir: Path, kind: str = "current") -> LentPython:
     """Return the copy for this Python and this version of claude-proxy; made at the first use.
 
-    ClaudeProxyError if this machine's Python cannot be lent. `kind` is "probes" for the attacks.
+    ClaudeProxyError if this machine's Python cannot be lent. `kind` is "probes" for the attacks,
+    and "network_probe" for the check of a network.
     """
     store = statedir / DIRECTORY
     if (found := _current(store, kind)) is not None:

@@ -85,9 +85,14 @@ class EngineStorage:
 
 
 def image_of(
-    busybox: str | None, programs: Iterable[str] = (), files: Sequence[tuple[str, bytes]] = ()
+    busybox: str | None,
+    programs: Iterable[str] = (),
+    files: Sequence[tuple[str, bytes]] = (),
 ) -> bytes:
-    """Return a root file system: busybox, and programs of this machine with their libraries."""
+    """Return a root file system: busybox, and programs of this machine with their libraries.
+
+    A program that is not below /usr or /bin is at /usr/local/bin in the image.
+    """
     archive, seen = io.BytesIO(), set[str]()
     with tarfile.open(fileobj=archive, mode="w") as tar:
         for name in _EMPTY:
@@ -102,14 +107,22 @@ def image_of(
             for path in (program, *_libraries_of(program)):
                 if path not in seen:
                     seen.add(path)
-                    _add_directory(tar, str(Path(path).parent).lstrip("/"), seen)
-                    tar.add(os.path.realpath(path), arcname=path.lstrip("/"))
+                    place = _place_of(path).lstrip("/")
+                    _add_directory(tar, str(Path(place).parent), seen)
+                    tar.add(os.path.realpath(path), arcname=place)
         for path, content in files:
             _add_directory(tar, str(Path(path).parent).lstrip("/"), seen)
             entry = tarfile.TarInfo(path.lstrip("/"))
             entry.size, entry.mode = len(content), 0o644
             tar.addfile(entry, io.BytesIO(content))
     return archive.getvalue()
+
+
+def _place_of(path: str) -> str:
+    """Return where a file of this machine is in an image, which has none of its homes."""
+    if Path(path).parts[1] in {"bin", "lib", "lib64", "sbin", "usr"}:
+        return path
+    return f"/usr/local/bin/{Path(path).name}"
 
 
 def _add_directory(tar: tarfile.TarFile, path: str, seen: set[str]) -> None:

@@ -139,6 +139,7 @@ ARGUED_READS = {
     ("sandbox.stream_pump", "sys.argv"),
     ("sandbox.container.container_init", "sys.argv"),
     ("sandbox.container.namespace_holder", "sys.argv"),
+    ("sandbox.container.network_probe", "sys.argv"),
     # The user's environment is what a run is made of.
     ("sandbox.commit_bringer", "os.environ"),
     ("sandbox.container.lent_python", "os.environ"),

@@ -102,7 +102,9 @@ def advice_of(
     dialled = question.target.address if question.target.address is not None else address
     is_own = dialled is not None and is_known_to_be_own(dialled)
     if question.scheme is None:
-        scheme = RawScheme.TCP if raw or question.raw else Scheme.HTTPS
+        # Where this is not TLS, no rule of tcp is there: a tunnel of tcp is denied that for HTTP.
+        wants_tcp = question.raw and decision.reason is not Reason.NOT_TLS
+        scheme = RawScheme.TCP if raw or wants_tcp else Scheme.HTTPS
         return advice_for(
             DeniedAttempt(decision.reason, question.target, scheme, address=address, is_own=is_own)
         )

@@ -99,6 +99,7 @@ _DETAILS = (
     _Detail("CPU µs a unit", _cpu_us),
     _Detail("peak MiB", _peak_mib),
     _Detail("the first ones, ms", _of("first_ms")),
+    _Detail("ms more than plain podman", _of("more_ms")),
     _Detail("MiB a run", _of("run_kib", _KIB_PER_MIB)),
     _Detail("KiB more of the proxy, each", _of("proxy_kib_each")),
 )

@@ -67,6 +67,21 @@ NOT_OF_LAUNCHER = (
     "claude_proxy.server",
     "claude_proxy.trust.certificates",  # cryptography
 )
+# What is of containers, too, but needed only once, by other commands, or in another process.
+NOT_OF_CONTAINER_LAUNCHER = (
+    "claude_proxy.sandbox.container.closed_network",
+    "claude_proxy.sandbox.container.history",
+    "claude_proxy.sandbox.container.image_build",
+    "claude_proxy.sandbox.container.keeper",  # a child of the launcher
+    "claude_proxy.sandbox.container.project_wall",  # the keeper's
+    "claude_proxy.sandbox.container.updates",
+    "claude_proxy.sandbox.guard_process",
+    "claude_proxy.sandbox.helper_processes",
+    "claude_proxy.sandbox.runner",
+    "py_compile",
+    "tarfile",
+    "tempfile",
+)
 NOT_OF_CHECKS = (
     "claude_proxy.cli",
     "claude_proxy.config.allowlist",
@@ -221,4 +236,21 @@ def test_a_launcher_imports_what_leads_to_the_command(program: FindProgram, plac
     assert SLOW_IN_A_LAUNCHER & modules == set()
     assert foreign(modules) <= LAUNCHER.keys()
     assert below(modules, NOT_OF_LAUNCHER) == []
+    assert SLOW_BEFORE_THE_ENGINE & modules == set()
+
+
+def test_a_launcher_of_containers_imports_what_leads_to_the_engine() -> None:
+    program = "import sys, json; from claude_proxy.cli import main, container_run; "
+    said = subprocess.run(
+        [sys.executable, "-c", f"{program}print(json.dumps(list(sys.modules)))"],
+        env={name: value for name, value in os.environ.items() if "COVERAGE" not in name},
+        capture_output=True,
+        check=True,
+        text=True,
+    ).stdout
+    modules = set(json.loads(said)) - bare()
+
+    assert SLOW_IN_A_LAUNCHER & modules == set()
+    assert foreign(modules) <= LAUNCHER.keys()
+    assert below(modules, (*NOT_OF_LAUNCHER, *NOT_OF_CONTAINER_LAUNCHER)) == []
     assert SLOW_BEFORE_THE_ENGINE & modules == set()

@@ -28,6 +28,11 @@ def report_unrecorded(
         say(line)
 
 
+def load() -> None:
+    """Import what `report_denials` needs, where there is time for it."""
+    from claude_proxy.audit import denials, queries  # noqa: F401, PLC0415 - SQLite
+
+
 def report_denials(run_spec: RunSpec, name: str, began_ns: int, say: Reporter) -> None:
     """Say what was denied in the run, which COMMAND may have shown as a mere failure."""
     from claude_proxy.audit.database import FILE_NAME  # noqa: PLC0415 - SQLite

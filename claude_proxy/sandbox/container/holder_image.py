@@ -6,7 +6,6 @@ fetched, and nothing of the host's is in the container.
 
 import io
 import struct
-import tarfile
 
 # Bytes of a file are part of an image's content: with another content comes another tag.
 WAITING_IMAGE = "claude-proxy-network:wait-1"
@@ -80,6 +79,8 @@ def waiting_program(machine: str) -> bytes:
 
 
 def _archive(files: dict[str, bytes]) -> bytes:
+    import tarfile  # noqa: PLC0415 - once for each machine; most containers have no holder
+
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as tar:
         for name, content in files.items():

@@ -339,18 +339,17 @@ class Keeper:
 
     def _end(self) -> None:
         """Record the end, end the helpers, and tell the launcher what is left to say."""
-        if self._exit_code is None:  # the launcher learns it from the engine
-            descriptors = self._launcher.descriptors
-            if descriptors and select.select(descriptors, [], [], _CODE_PATIENCE_S)[0]:
-                self._hear_launcher()
         if self._lookups is not None:
             for line in lookup_lines(self._lookups.ask()):
                 self._launcher.say(line)
         for process in self._processes():
             process.close_lifeline()
-        self._record_end()  # while they end
-        if self._wall is not None:
-            self._wall.end()
+        try:
+            if self._wall is not None:
+                self._wall.end()
+        finally:
+            self._await_exit_code()
+            self._record_end()
         self._end_helpers()
         if self._task.removed is not None and not self._launcher.descriptors:
             removal.forget(self._settings.statedir, self._task.removed, self._task.engine)
@@ -358,6 +357,14 @@ class Keeper:
             if proxy.unrecorded is not None:
                 count, why = proxy.unrecorded
                 self._launcher.say(f"warning: {count} decisions were not recorded: {why.what}")
+
+    def _await_exit_code(self) -> None:
+        """Wait for what the launcher learns from the engine, which takes the container down."""
+        descriptors = self._launcher.descriptors
+        if self._exit_code is not None or not descriptors:
+            return
+        if select.select(descriptors, [], [], _CODE_PATIENCE_S)[0]:
+            self._hear_launcher()
 
     def _end_helpers(self) -> None:
         for process in self._processes():

@@ -10,7 +10,7 @@ from claude_proxy.sandbox.container.store import StoredContainer
 from claude_proxy.sandbox.run_spec import RunSpec
 
 if TYPE_CHECKING:
-    from claude_proxy.sandbox.container.project_wall import WalledProject
+    from claude_proxy.sandbox.container.walled_project import WalledProject
     from claude_proxy.sandbox.container.ways_in import WayTask
 
 

@@ -20,9 +20,9 @@ from claude_proxy.sandbox.container import (
     enter,
     next_image,
     project_plan,
-    project_wall,
     removal,
     store,
+    walled_project,
 )
 from claude_proxy.sandbox.container.attached import Attached
 from claude_proxy.sandbox.container.container_clone import HeldClone
@@ -46,8 +46,8 @@ from claude_proxy.sandbox.container.plan.planner import (
     ContainerPlace,
     plan_container,
 )
-from claude_proxy.sandbox.container.project_wall import WalledProject
 from claude_proxy.sandbox.container.store import StoredContainer
+from claude_proxy.sandbox.container.walled_project import WalledProject
 from claude_proxy.sandbox.container.way_making import WayMaker
 from claude_proxy.sandbox.container.ways_in import WayTask
 from claude_proxy.sandbox.credentials import Bindings
@@ -243,7 +243,7 @@ def _walled(
         for created in created_paths.create(planned):
             if os.geteuid() == 0:
                 os.chown(created.path, *owner, follow_symlinks=False)
-        project = project_wall.walled(planned, sandbox, git, directory, statedir)
+        project = walled_project.walled(planned, sandbox, git, directory, statedir)
     except BaseException:
         container_repositories.finish(directory, statedir, say)
         _forget_empty(directory)
@@ -297,7 +297,7 @@ def _start_running(
     git = container_repositories.found_in(spec.run.sandbox, prepared.directory)
     plan, shown, planned = _planned(prepared, git)
     _write_shown(prepared.directory, shown)
-    project = project_wall.walled_again(
+    project = walled_project.walled_again(
         planned, spec.run.sandbox, git, prepared.directory, spec.run.settings.statedir
     )
     return _keep_running(prepared, stored, plan, state, say, project)
@@ -496,6 +496,8 @@ def _start(
                 keeper.wait_for("walled", say)
                 return code
             keeper.send("exit", code=code)
+        if spec.run.sandbox.has_proxy:
+            run_reports.load()  # while the keeper ends
         try:
             keeper.wait_for("ended", say)
         except KeeperEndedError as error:  # CMD has ended: its exit code must not be lost

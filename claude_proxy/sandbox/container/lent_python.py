@@ -10,12 +10,10 @@ import contextlib
 import hashlib
 import json
 import os
-import py_compile
 import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -121,6 +119,8 @@ def lend(statedir: Path, kind: str = "current") -> LentPython:
             where=sys.platform,
             fix="use an engine that claude-proxy can enter; or put claude-proxy into the image",
         )
+    import py_compile  # noqa: PLC0415 - of a copy, which is made once
+
     try:
         return _made(store, kind)
     except (OSError, ValueError, subprocess.SubprocessError, py_compile.PyCompileError) as error:
@@ -199,6 +199,9 @@ def _mounted() -> frozenset[str]:
 
 def _write(store: Path, key: str, copies: Mapping[PurePosixPath, Path]) -> None:
     """Write a copy as a whole: under another name until it is complete."""
+    import py_compile  # noqa: PLC0415 - once for each version
+    import tempfile  # noqa: PLC0415 - as above
+
     with tempfile.TemporaryDirectory(dir=store, prefix=".new-") as temporary:
         new = Path(temporary, key)
         for inside, source in copies.items():

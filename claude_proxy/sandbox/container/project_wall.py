@@ -15,7 +15,6 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import NoReturn
 
-from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.deferred.patterns import lazy_pattern
 from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.sandbox import guard_process, named_scripts, proxy_process_ipc
@@ -23,12 +22,10 @@ from claude_proxy.sandbox.bubblewrap import mountinfo
 from claude_proxy.sandbox.bubblewrap.mount_sources import MountSources
 from claude_proxy.sandbox.commit_bringer import commit_bringer
 from claude_proxy.sandbox.container import container_repositories
-from claude_proxy.sandbox.container.plan import project_mounts
 from claude_proxy.sandbox.container.plan.model import WORKSPACE
+from claude_proxy.sandbox.container.walled_project import WalledProject
 from claude_proxy.sandbox.guard_process import MountGuard
 from claude_proxy.sandbox.obeyed_states import ObeyedStates
-from claude_proxy.sandbox.plan.git_facts import GitMounts
-from claude_proxy.sandbox.plan.model import SandboxPlan, SandboxSpec
 from claude_proxy.sandbox.plan.protected_files import protected_files
 from claude_proxy.sandbox.run_directory import RunDirectory
 from claude_proxy.sandbox.run_log import RunLog
@@ -39,45 +36,6 @@ _MOUNTED_PATIENCE_S = 30.0
 _PAUSE_S = 0.002
 _INSIDE = lazy_pattern(rf"(?<!\S){WORKSPACE}(?=[/\s:;]|$)")
 _GRACE_S = 2.0  # for a container to end, whose guard has
-
-
-@dataclass(frozen=True, slots=True)
-class WalledProject:
-    """The project of one container, as it was planned."""
-
-    planned: SandboxPlan  # by paths of the host
-    inside: SandboxPlan  # by those of the container
-    git: GitMounts
-    sources: MountSources | None  # what is shown, held until it is compared; None: it runs already
-    directory: Path  # of the container
-    statedir: Path
-
-    def abandon(self, say: Reporter) -> None:
-        """Undo what was made for a container that was not started."""
-        if self.sources is not None:
-            self.sources.close()
-        container_repositories.finish(self.directory, self.statedir, say)
-
-
-def walled(
-    planned: SandboxPlan, sandbox: SandboxSpec, git: GitMounts, directory: Path, statedir: Path
-) -> WalledProject:
-    """Return the project of a container that starts, with what it shows held open.
-
-    ClaudeProxyError if something is not where it was judged.
-    """
-    inside = project_mounts.inside(planned, sandbox, git)
-    expected = None if git.covers(planned.project) else sandbox.project_id
-    sources = MountSources.opened(inside, expected)
-    return WalledProject(planned, inside, git, sources, directory, statedir)
-
-
-def walled_again(
-    planned: SandboxPlan, sandbox: SandboxSpec, git: GitMounts, directory: Path, statedir: Path
-) -> WalledProject:
-    """Return the project of a container that runs, and has lost its keeper."""
-    inside = project_mounts.inside(planned, sandbox, git)
-    return WalledProject(planned, inside, git, None, directory, statedir)
 
 
 class ProjectWall:

@@ -8,7 +8,8 @@ import pytest
 from claude_proxy.deferred.data_classes import replace
 from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.sandbox.container import project_wall
-from claude_proxy.sandbox.container.project_wall import ProjectWall, walled, walled_again
+from claude_proxy.sandbox.container.project_wall import ProjectWall
+from claude_proxy.sandbox.container.walled_project import walled, walled_again
 from claude_proxy.sandbox.plan.git_facts import GitMounts
 from claude_proxy.sandbox.plan.model import Mount, MountKind, SandboxPlan
 from tests.support.container_parts import a_run_plan, a_sandbox
@@ -17,15 +18,6 @@ from tests.support.container_parts import a_run_plan, a_sandbox
 def planned(project: Path) -> SandboxPlan:
     mounts = (Mount(MountKind.WRITE, project, project),)
     return replace(a_run_plan(), project=project, mounts=mounts)
-
-
-def test_what_is_not_where_it_was_judged_is_refused(tmp_path: Path) -> None:
-    project = tmp_path / "project"
-    (tmp_path / "other").mkdir()
-    project.symlink_to(tmp_path / "other")
-
-    with pytest.raises(ClaudeProxyError, match="replaced or removed"):
-        walled(planned(project), a_sandbox(project=project), GitMounts(), tmp_path, tmp_path)
 
 
 def test_a_process_that_does_not_have_the_mounts_is_refused(tmp_path: Path) -> None:

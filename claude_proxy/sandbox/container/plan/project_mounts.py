@@ -32,17 +32,21 @@ class _Places:
 
     def __init__(self, planned: SandboxPlan, sandbox: SandboxSpec, git: GitMounts) -> None:
         self._planned = planned
-        self._roots = (
+        roots = (
             *(*sandbox.allow_ro, *sandbox.allow_rw),
             *(one.host for one in git.directories),
             OBJECTS,
         )
+        # As text: a plan has hundreds of paths, and each is compared with each of these.
+        self._roots = tuple(map(_prefix_of, roots))
+        self._project = _prefix_of(planned.project)
 
     def of(self, path: Path) -> Path | None:
         """Return where a path is; None: it is not shown."""
-        if path.is_relative_to(self._planned.project):
+        text = _prefix_of(path)
+        if text.startswith(self._project):
             return Path(WORKSPACE) / path.relative_to(self._planned.project)
-        return path if any(path.is_relative_to(root) for root in self._roots) else None
+        return path if text.startswith(self._roots) else None
 
     def guarded(self) -> Iterator[GuardedMount]:
         """Yield what to guard in the container."""
@@ -50,3 +54,8 @@ class _Places:
             at, base = self.of(mount.at), self.of(mount.base)
             if at is not None and base is not None:
                 yield GuardedMount(mount.kind, base, at)
+
+
+def _prefix_of(path: Path) -> str:
+    """Return a path as text that begins those of what is in it, and of nothing beside it."""
+    return f"{str(path).rstrip('/')}/"

@@ -8,7 +8,7 @@ import contextlib
 import os
 import shutil
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Self
 
@@ -90,7 +90,15 @@ class GitConfig:
             places = replace(places, top=work_tree_of(settings, directory))
         scripts = (path for path in named_files(settings, places) if os.path.isfile(path))  # noqa: PTH113 - refuses no name
         paths = map(_without_links_above, (*named_paths(settings, places), *scripts))
-        return tuple(path for path in paths if self._is_in_project(path)), ()
+        return tuple(self._in_project(paths)), ()
+
+    def _in_project(self, paths: Iterable[Path]) -> Iterator[Path]:
+        for path in paths:
+            if self._is_in_project(path):
+                yield path
+            # Settings elsewhere may be links into the project, as with a repository of dotfiles.
+            elif self._is_in_project(real := Path(os.path.realpath(path))):
+                yield real
 
     def _is_in_project(self, path: Path) -> bool:
         below = path.is_relative_to(self._project) and path != self._project

@@ -24,9 +24,12 @@ from claude_proxy.sandbox.bubblewrap import mountinfo, seccomp
 from claude_proxy.sandbox.executables import find_program
 from claude_proxy.sandbox.git_config import GitConfig
 from claude_proxy.sandbox.git_directories import git_of, worktree_paths
+from claude_proxy.sandbox.obeyed_links import links_of_git, links_of_settings
 from claude_proxy.sandbox.plan import (
     git_user_config,
     home_mounts,
+    obeyed_files,
+    obeyed_links,
     planner,
     protected_paths,
     requirements,
@@ -36,6 +39,7 @@ from claude_proxy.sandbox.plan import (
 from claude_proxy.sandbox.plan.git_facts import GitMounts
 from claude_proxy.sandbox.plan.model import (
     HostFacts,
+    ObeyedLink,
     PathInfo,
     PathKind,
     SandboxPlan,
@@ -102,6 +106,8 @@ def gather(  # noqa: PLR0913 - separate directories
     paths = _look(
         inspected, spec.project, *home_mounts.crowded_directories(user.home), *spec.allow_rw
     )
+    links, unfollowed = _links(spec, user.home, (*git_directories, *own), hooks, paths)
+    paths |= _look({*obeyed_links.paths_to_inspect(links)} - paths.keys())
     walls = protected_paths.walls(user.home, environ, confdir, statedir, run_directory)
     listings = listings_of(walls, paths)
     entries = {place / name for place, names in listings.items() for name in names}
@@ -122,13 +128,34 @@ def gather(  # noqa: PLR0913 - separate directories
         git=git or GitMounts(),
         git_directories=git_directories,
         hooks=hooks,
+        links=links,
         default_signal=_ENV if _knows_default_signal(_ENV) else None,
         shown=dict(shown),
         followed=followed and Path(os.path.realpath(followed)),
         certificates={path: _links_in(path) for path in trust_store.DIRECTORIES},
         resolver=_resolver() if spec.unfiltered else {},
-        notes=(*notes, *unknown),
+        notes=(*notes, *unknown, *unfollowed),
     )
+
+
+def _links(
+    spec: SandboxSpec,
+    home: Path,
+    directories: Iterable[Path],
+    named: Iterable[Path],
+    paths: Mapping[Path, PathInfo],
+) -> tuple[tuple[ObeyedLink, ...], tuple[str, ...]]:
+    """Return where links lead in what programs outside obey, and notes on what is unknown."""
+    if spec.clone:
+        return (), ()
+    roots = (spec.project, *spec.allow_rw)
+    repositories = (*directories, *(root / ".git" for root in roots))
+    of_git = links_of_git(map(Path, map(os.path.realpath, repositories)), named, home)
+    names = (*obeyed_files.protected_names(), *spec.profile.protect)
+    seen = [paths[path] for root in roots for name in names if (path := root / name) in paths]
+    settings = dict.fromkeys(info.real for info in seen if info.kind is PathKind.DIRECTORY)
+    found, notes = links_of_settings(settings)
+    return (*of_git, *found), notes
 
 
 def _rewritten(spec: SandboxSpec, home: Path) -> dict[Path, bytes]:

@@ -23,14 +23,21 @@ _WHAT = {
 
 
 def report(
-    changes: Sequence[Change], not_looked_at: Sequence[str], protected: Collection[str] = ()
+    changes: Sequence[Change],
+    not_looked_at: Sequence[str],
+    protected: Collection[str] = (),
+    unprotected: Collection[str] = (),
 ) -> Iterator[str]:
     """Yield the lines about some changes, and about directories that nobody has looked at.
 
     What is at or below a protected path was changed outside: inside it was read-only, and the guard
-    of the mounts says when it was not.
+    of the mounts says when it was not. `unprotected` are links there to what the run could write.
     """
-    kept = [change for change in changes if _is_in(change.path, protected)]
+    kept = [
+        change
+        for change in changes
+        if change.path not in unprotected and _is_in(change.path, protected)
+    ]
     if kept:
         names = _listed([change.path for change in kept])
         yield f"note: changed outside while the run went on, and read-only inside: {names}"

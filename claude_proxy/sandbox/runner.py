@@ -266,7 +266,9 @@ def _report_changes(sandbox: Sandbox, say: Reporter) -> None:
     after = obeyed_states.states_after(plan.watched_trees, plan.watched, before.scripts)
     changes = list(after.changed_since(before))
     protected = {str(path) for path in protected_files(plan.mounts)}
-    for line in obeyed_report.report(changes, after.not_looked_at(before), protected):
+    watched = {str(path) for path in plan.watched}
+    unknown = after.not_looked_at(before)
+    for line in obeyed_report.report(changes, unknown, protected, watched):
         say(line)
 
 

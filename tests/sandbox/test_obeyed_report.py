@@ -60,6 +60,14 @@ def test_what_was_read_only_inside_was_changed_outside() -> None:
     assert "/p/.envrc.d" in found[1]
 
 
+def test_a_protected_link_to_what_was_writable_is_not_said_to_be_read_only() -> None:
+    changes = (change("/p/.vscode/tasks.json"),)
+
+    (line,) = report(changes, (), {"/p/.vscode"}, {"/p/.vscode/tasks.json"})
+
+    assert "this run created or changed /p/.vscode/tasks.json" in line
+
+
 def test_what_was_not_looked_at_is_named() -> None:
     assert lines(not_looked_at=("/p/a", "/p/b"))[0].endswith("not looked at: /p/a, /p/b")
 

@@ -162,7 +162,9 @@ class ProjectWall:
             after = obeyed_states.states_after(plan.watched_trees, plan.watched, before.scripts)
             changes = list(after.changed_since(before))
             protected = {str(path) for path in protected_files(plan.mounts)}
-            for line in obeyed_report.report(changes, after.not_looked_at(before), protected):
+            watched = {str(path) for path in plan.watched}
+            unknown = after.not_looked_at(before)
+            for line in obeyed_report.report(changes, unknown, protected, watched):
                 self._say(line)
         container_repositories.finish(self._project.directory, self._project.statedir, self._say)
 

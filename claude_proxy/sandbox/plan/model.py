@@ -178,6 +178,16 @@ class Worktree:
 
 
 @dataclass(frozen=True, slots=True)
+class ObeyedLink:
+    """A path that programs outside obey, and that leads elsewhere by symbolic links."""
+
+    path: Path
+    through: tuple[Path, ...]  # each link on the way, by its own real path
+    target: Path  # where the last one leads, whether that exists or not
+    of_git: bool = True  # or of an editor, an agent, a build tool
+
+
+@dataclass(frozen=True, slots=True)
 class HostFacts:
     """Facts about this host; `paths` covers all paths of `planner.paths_to_inspect`."""
 
@@ -199,6 +209,7 @@ class HostFacts:
     hooks: tuple[
         Path, ...
     ] = ()  # what settings of Git name in the project: hooks, includes, scripts
+    links: tuple[ObeyedLink, ...] = ()  # in what programs outside obey
     default_signal: Path | None = None  # an `env` that has --default-signal
     shown: Mapping[str, bytes] = field(default_factory=dict)  # the files of /run/claude-proxy
     followed: Path | None = None  # the directory of the allowlist's copy, if that follows the list

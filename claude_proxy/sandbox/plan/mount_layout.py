@@ -19,6 +19,7 @@ class Layout:
         self.files: dict[str, bytes] = {}
         self._mounts: dict[Path, Mount] = {}
         self._by_source: dict[Path, list[Mount]] = {}
+        self._pins: dict[Path, Path] = {}  # each with the mount that it is a part of
 
     def mounts(self) -> list[Mount]:
         """Return all mounts in the order in which bwrap makes them."""
@@ -43,6 +44,9 @@ class Layout:
 
     def put(self, mount: Mount) -> None:
         """Add a mount; it replaces one at the same path."""
+        self._pins.pop(mount.at, None)
+        if mount.kind is MountKind.READ:
+            self._drop_pins_below(mount.at)
         self._mounts[mount.at] = mount
         if mount.shows:
             self._by_source.setdefault(Path(str(mount.source)), []).append(mount)
@@ -97,6 +101,13 @@ class Layout:
         for depth in range(1, len(missing) + 1):
             part = Path(*missing[:depth])
             self.put(Mount(MountKind.WRITE, below.at / part, source / part))
+            self._pins[below.at / part] = self._pins.get(below.at, below.at)
+
+    def _drop_pins_below(self, at: Path) -> None:
+        """Drop the pins in what becomes read-only as a whole: each is writable itself."""
+        for pin, base in list(self._pins.items()):
+            if pin != at and pin.is_relative_to(at) and at.is_relative_to(base):
+                del self._pins[pin], self._mounts[pin]
 
     def place_of(self, path: Path, real: Path) -> Path:
         """Return where to show something: at its own path, unless a link may be there."""

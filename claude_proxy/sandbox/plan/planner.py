@@ -15,6 +15,7 @@ from claude_proxy.sandbox.plan import (
     git_mounts,
     home_mounts,
     obeyed_files,
+    obeyed_links,
     protected_paths,
     system_mounts,
     watched_trees,
@@ -131,6 +132,7 @@ class _Planner:
         self._add_program()
         self._add_masks()
         self._add_read_only()
+        self._watched += obeyed_links.protect(self._layout, self._facts, self._spec)
         add_trust_store(self._layout, self._facts)
         add_browser_policies(self._layout, self._facts)
         self._refuse_sources()

@@ -1,5 +1,6 @@
 """What programs outside obey: read-only in every profile, or named when the run ends."""
 
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -130,3 +131,50 @@ def test_what_an_agent_is_asked_to_create_works_inside(
 
     assert ran.returncode == 0, ran.stderr
     assert f"{runs.project}/.git (a repository: " in ran.stderr
+
+
+def test_what_links_in_obeyed_files_lead_to_is_read_only(
+    runs: Launches, program: FindProgram
+) -> None:
+    program("git")
+    git(runs, "init", "-q")
+    project = runs.project
+    targets = [project / name for name in ("hk/pre-commit", "conf/git", "conf/attr", "conf/tasks")]
+    for target in targets:
+        written(target, "")
+    (project / ".vscode").mkdir()
+    for name, text in {
+        ".git/hooks": "../way/hk",
+        "way/hk": "../hk",
+        ".git/config": "../conf/git",
+        ".git/info/attributes": "../../conf/attr",
+        ".vscode/tasks.json": "../conf/tasks",
+    }.items():
+        link = project / name
+        link.parent.mkdir(exist_ok=True)
+        if link.is_dir():
+            shutil.rmtree(link)
+        link.unlink(missing_ok=True)
+        link.symlink_to(text)
+    words = "hk/pre-commit conf/git conf/attr conf/tasks hk/pre-push way/hk/new"
+    inside = f"for f in {words}; do echo bad >>$f; rm -f $f; done; rm -f way/hk; mv hk x; mv conf y"
+
+    ran = runs.run("sh", "-c", f"{inside}; echo free >conf/free", options=OFFLINE)
+
+    assert ran.returncode == 0, ran.stderr
+    assert [target.read_text(encoding="utf-8") for target in targets] == [""] * 4
+    assert [path.name for path in (project / "way/hk").iterdir()] == ["pre-commit"]
+    assert (project / "conf/free").read_text(encoding="utf-8") == "free\n"
+
+
+def test_a_run_is_refused_that_could_create_what_git_obeys_by_a_link(
+    runs: Launches, program: FindProgram
+) -> None:
+    program("git")
+    git(runs, "init", "-q")
+    (runs.project / ".git/info/attributes").symlink_to("../../missing")
+
+    ran = runs.run("true", options=OFFLINE)
+
+    assert ran.returncode != 0
+    assert "Git outside obeys" in ran.stderr

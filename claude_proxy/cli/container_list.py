@@ -9,12 +9,13 @@ import click
 
 from claude_proxy.audit.escape import escape_text
 from claude_proxy.audit.sinks import encoded, rfc3339
+from claude_proxy.cli import run
 from claude_proxy.cli.container_options import engine_of, statedir_option
 from claude_proxy.cli.container_options import statedir as statedir_in_force
 from claude_proxy.cli.short_figures import duration_of
 from claude_proxy.config.allowlist import loader
 from claude_proxy.errors import ClaudeProxyError
-from claude_proxy.sandbox.container import keeper_link, store
+from claude_proxy.sandbox.container import keeper_link, store, untold
 from claude_proxy.sandbox.container.plan.model import ContainerStatus
 from claude_proxy.sandbox.container.plan.planner import SHOWN
 from claude_proxy.sandbox.container.store import StoredContainer
@@ -44,8 +45,12 @@ _RUNNING, _NO_PROXY = "running", "no proxy"
 def command(*, as_json: bool, statedir: str | None) -> None:
     """List the containers."""
     place = statedir_in_force(statedir)
+    if not as_json:  # a program that reads this would take it from the user
+        untold.tell_all(place, run.say)
     found = [(one, state_of(one, place)) for one in store.load_all(place)]
     if not found:
+        if as_json:
+            return
         click.echo("claude-proxy: no containers; `claude-proxy container run` makes one", err=True)
         return
     if as_json:

@@ -6,7 +6,7 @@ from claude_proxy.cli import run
 from claude_proxy.cli.container_options import engine_of, statedir_option
 from claude_proxy.cli.container_options import statedir as statedir_in_force
 from claude_proxy.cli.container_targets import all_meant, several_names
-from claude_proxy.sandbox.container import container_clone, ending, store
+from claude_proxy.sandbox.container import container_clone, ending, store, untold
 
 EPILOG = """\b
 Examples:
@@ -41,7 +41,9 @@ def command(*, names: tuple[str, ...], every: bool, seconds: int, statedir: str 
     if (names and not there) or (not names and not any(store.load_all(place))):
         return 0
     for stored in all_meant(place, there, every=every, running=True):
-        if not ending.stop(engine_of(stored), stored, place, timeout_s=seconds):
+        ran = ending.stop(engine_of(stored), stored, place, timeout_s=seconds)
+        untold.tell(place, stored.name, run.say)
+        if not ran:
             click.echo(f"claude-proxy: {stored.name} does not run", err=True)
             continue
         container_clone.report(place, stored, run.say)

@@ -27,8 +27,10 @@ _LONGEST_PATH = 400  # a command that a person can still read
 _LOOPBACK_NAMES = ("localhost", "localhost.localdomain", "ip6-localhost", "ip6-loopback")
 
 WITHOUT_PROXY = (
-    "This is the machine's own address, which the proxy does not lead to: reach it without the "
-    "proxy, by NO_PROXY=localhost,127.0.0.1,::1 or your client's own setting."
+    "This is the machine's own address, which the proxy does not lead to. From inside a sandbox, a "
+    "server of this machine is reached only if the sandbox is started with --forward "
+    "PORT=host:PORT; from outside, reach it without the proxy, by NO_PROXY=localhost,127.0.0.1,::1 "
+    "or your client's own setting."
 )
 # From the clouds' documentation. These lead to an address that `AddressKind.METADATA` names.
 METADATA_NAMES = (

@@ -41,11 +41,11 @@ class RunPorts:
 
     @contextlib.contextmanager
     def published(
-        self, init: int, run_directory: RunDirectory, log: RunLog
+        self, init: int, run_directory: RunDirectory, log: RunLog, terminal: int = 2
     ) -> Iterator[tuple[PortPublisher, ...]]:
         """Serve the published ports; none: nothing is published.
 
-        Wait for the publisher before COMMAND starts.
+        Wait for the publisher before COMMAND starts. What it finds later it says on `terminal`.
         """
         if not self.run_spec.publishes:
             yield ()
@@ -58,6 +58,7 @@ class RunPorts:
             self.run_spec.settings,
             forwards=self.run_spec.forwards,
             auto=self.run_spec.publishes_new,
+            terminal=terminal,
         ) as publisher:
             yield (publisher,)
 

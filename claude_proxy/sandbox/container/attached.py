@@ -12,9 +12,15 @@ import signal
 import subprocess
 from collections.abc import Callable, Sequence
 
+from claude_proxy.deferred.patterns import lazy_pattern
 from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.sandbox.container.engine import Engine, explained
 from claude_proxy.sandbox.container.enter import HookCall, HookFiles
+from claude_proxy.sandbox.container.exec_process import (
+    NOT_EXECUTABLE,
+    NOT_FOUND,
+    NoProgramError,
+)
 from claude_proxy.sandbox.container.held_errors import HeldErrors
 from claude_proxy.sandbox.container.keeper_link import KeeperChannel
 
@@ -24,6 +30,10 @@ _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _WAITED_FOR = {*_FORWARDED, signal.SIGCHLD, signal.SIGTSTP}
 _SENT_BY_KERNEL = 0x80  # siginfo_t.si_code: a key of the terminal, which the whole group gets
 _OF_ENGINE = range(125, 128)  # podman-run(1): its own errors, and commands that cannot be started
+# How runc and crun name what they cannot execute; other failures have these exit codes, too.
+_PROGRAM = lazy_pattern(
+    r"exec:? [\"'`]([^\"'`]+)[\"'`]|executable (?:file )?[\"'`]([^\"'`]+)[\"'`]"
+)
 _GIVE_UP_S = 30.0
 _SAY_WHY_S = 10.0
 
@@ -71,14 +81,18 @@ class Attached:
         finally:
             os.close(ended)
 
-    def wait(self, has_run: Callable[[], bool]) -> int:
+    def wait(self, has_run: Callable[[], bool | None]) -> int:
         """Wait for the end of CMD and return its exit code, or 128+n for a signal n.
 
-        Raises the error of the engine if CMD could not be started; `has_run` tells whether it was.
+        Raises the error of the engine if CMD could not be started; `has_run` tells whether it was,
+        or None if the container is gone: then only what names a program is taken for an error.
         """
         code = self._code()
-        if code in _OF_ENGINE and self._errors.own and not has_run():
-            raise self._explained()
+        if code in _OF_ENGINE and self._errors.own and not (ran := has_run()):
+            error = self._explanation()
+            if ran is not None or isinstance(error, NoProgramError):
+                self._errors.finish(said=False)
+                raise error
         self._errors.finish()
         return code
 
@@ -112,4 +126,13 @@ class Attached:
             self._process.wait()
 
     def _explained(self) -> ClaudeProxyError:
-        return explained(self._engine, "run", self._errors.finish(said=False))
+        error = self._explanation()
+        self._errors.finish(said=False)
+        return error
+
+    def _explanation(self) -> ClaudeProxyError:
+        said, code = self._errors.own, self._process.returncode
+        named = _PROGRAM.search(said.decode("utf-8", "replace").replace('\\"', '"'))
+        if named is not None and code in {NOT_EXECUTABLE, NOT_FOUND}:
+            return NoProgramError(named[1] or named[2], code)
+        return explained(self._engine, "run", said)

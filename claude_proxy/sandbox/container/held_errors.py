@@ -29,10 +29,10 @@ class HeldErrors:
         self._thread.start()
 
     @property
-    def own(self) -> bool:
-        """Whether its last line may be the engine's own; it has ended."""
+    def own(self) -> bytes:
+        """What its last lines say that may be the engine's own, if anything; it has ended."""
         self._thread.join()
-        return bool(self._held)
+        return self._held
 
     def finish(self, *, said: bool = True) -> bytes:
         """Wait for its end and return what was held back, which is written out if `said`."""

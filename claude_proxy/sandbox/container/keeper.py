@@ -21,7 +21,7 @@ from claude_proxy.config.settings import RunIdentity
 from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.events import Notice
 from claude_proxy.sandbox import netns, own_proxy, run_network, run_record
-from claude_proxy.sandbox.container import enter, keeper_link, removal, ways_in
+from claude_proxy.sandbox.container import enter, keeper_link, removal, untold, ways_in
 from claude_proxy.sandbox.container.enter import HookCall
 from claude_proxy.sandbox.container.keeper_link import LauncherLink
 from claude_proxy.sandbox.container.keeper_task import KeeperTask
@@ -73,6 +73,7 @@ class Keeper:
         self._run_directory = stack.enter_context(RunDirectory.make(self._words, name=task.name))
         self._log = open_log(self._settings.statedir, task.name)
         stack.callback(self._log.close)
+        self._terminal = os.dup(2) if task.attended else None
         _leave_streams(self._log)
         self._orders = stack.enter_context(keeper_link.order_socket(task.directory))
         self._helpers: list[KeptHelper] = []
@@ -217,7 +218,8 @@ class Keeper:
         if self._ports is None:
             return
         run_record.record_or_deny(self._settings, *self._ports.notices(self._task.name))
-        served = self._ports.published(self._pid, self._run_directory, self._log)
+        terminal = 2 if self._terminal is None else self._terminal
+        served = self._ports.published(self._pid, self._run_directory, self._log, terminal)
         for publisher in self._stack.enter_context(served):
             publisher.wait_until_ready(StartPatience(self._launcher.say))
 
@@ -281,11 +283,12 @@ class Keeper:
             self._hear_launcher()
 
     def _tell(self, line: str) -> None:
-        """Tell the user something, or note it where nobody waits any more."""
+        """Tell the user something, or keep it for the next command where nobody waits any more."""
         if self._launcher.descriptors:
             self._launcher.say(line)
         else:
             self._note(line)
+            untold.keep(self._settings.statedir, self._task.name, line)
 
     def _note(self, text: str) -> None:
         """Write a line into the log, and into the audit log."""

@@ -22,6 +22,7 @@ from claude_proxy.sandbox.container import (
     project_plan,
     removal,
     store,
+    untold,
     walled_project,
 )
 from claude_proxy.sandbox.container.attached import Attached
@@ -30,6 +31,7 @@ from claude_proxy.sandbox.container.engine import Call, Engine
 from claude_proxy.sandbox.container.keeper_link import KeeperEndedError
 from claude_proxy.sandbox.container.keeper_start import start_keeper
 from claude_proxy.sandbox.container.keeper_task import KeeperTask
+from claude_proxy.sandbox.container.plan import least_limits
 from claude_proxy.sandbox.container.plan.model import (
     NAME_LABEL,
     PLAN_LABEL,
@@ -101,11 +103,18 @@ def prepare(spec: ContainerSpec, engine: Engine, asked: Call) -> Prepared:
     """Look at the engine, the image and the credentials; `asked` is the question for the image."""
     settings = spec.run.settings
     cache = store.cache_in(settings.statedir)
+    least_limits.check(spec.run.sandbox.limits, spec.cpus)
     run_spec.refuse_reachable(spec.run)
     bindings = credentials.bindings_of(spec.run)
     credentials.refuse_reachable(spec.run, bindings, os.environ)
     facts = engine.facts(cache / f"{engine.kind}.json")
     image = engine.image_of(asked, spec.image, cache)
+    if not (spec.run.sandbox.command or image.command or image.entrypoint):
+        raise ConfigError(
+            "there is nothing to run: the image names no command, and none was given",
+            where=f"--image {spec.image}",
+            fix="name one after --: claude-proxy container run ... -- CMD",
+        )
     directory = store.directory_of(settings.statedir, spec.name)
     return Prepared(spec, engine, facts, image, bindings, directory)
 
@@ -167,6 +176,7 @@ def run(
     `again` is the one that is made once more, as it is to be started: if that fails, it stays.
     """
     prepared = prepare(spec, engine, asked)
+    untold.tell(spec.run.settings.statedir, spec.name, say)
     replaced = _replace_older(prepared, say if again is None else lambda _: None)
     had_clone = again is not None and again.clone
     with container_clone.held(spec, _owner_of(spec), say, again=had_clone) as clone:
@@ -286,6 +296,7 @@ def start(
         asked = engine.begin_image(image or stored.image_id)
         return run(spec, say=say, engine=engine, asked=asked, again=stored)
     prepared = prepare(spec, engine, engine.begin_image(stored.image_id))
+    untold.tell(spec.run.settings.statedir, spec.name, say)
     with container_clone.held(spec, _owner_of(spec), say, again=stored.clone) as clone:
         return _start_running(prepared.in_clone(clone), stored, state, say)
 
@@ -474,6 +485,7 @@ def _start(
         hook=hook,
         way=way,
         detached=detached and way is None,
+        attended=not detached,
         removed=stored if spec.remove else None,
         project=call.project,
     )
@@ -507,12 +519,12 @@ def _start(
     return code
 
 
-def _has_run(engine: Engine, stored: StoredContainer) -> bool:
-    """Tell whether CMD was started; one that removed itself has run."""
+def _has_run(engine: Engine, stored: StoredContainer) -> bool | None:
+    """Tell whether CMD was started; None if its container is gone, which removes itself."""
     with contextlib.suppress(ClaudeProxyError):
         state = engine.inspect(stored.name)
         if state is None:
-            return True
+            return None
         return is_ours(state, stored) and not state.started.startswith("0001-")
     return False
 

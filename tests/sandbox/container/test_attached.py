@@ -13,6 +13,7 @@ from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.sandbox.container import enter
 from claude_proxy.sandbox.container.attached import Attached
 from claude_proxy.sandbox.container.engine import Engine, EngineError
+from claude_proxy.sandbox.container.exec_process import NoProgramError
 from claude_proxy.sandbox.container.keeper_link import KeeperChannel, LauncherLink
 from claude_proxy.sandbox.container.plan.model import EngineKind
 
@@ -122,3 +123,38 @@ def test_a_signal_to_the_launcher_is_passed_on(tmp_path: Path, ends: Ends) -> No
 
         assert process.wait(lambda: True) == 7
         thread.join()
+
+
+@pytest.mark.parametrize(
+    ("said", "code"),
+    [
+        ('runc: exec: "nosuch": executable file not found in $PATH: OCI runtime attempted', 127),
+        ('unable to start container process: exec: "nosuch": permission denied', 126),
+        ("crun: executable file `nosuch` not found in $PATH: No such file or directory", 127),
+    ],
+)
+def test_a_program_that_cannot_be_started_is_named_as_exec_names_it(
+    tmp_path: Path, ends: Ends, said: str, code: int
+) -> None:
+    channel, _ = ends
+    (tmp_path / "said").write_text(f"Error: {said}\n")
+    script = f"cat {tmp_path}/said >&2; exit {code}"
+
+    with (
+        closing(attached(script, channel, tmp_path)) as process,
+        pytest.raises(NoProgramError, match='"nosuch"') as raised,
+    ):
+        process.wait_until_started(print)
+    assert raised.value.exit_code == code
+
+
+def test_of_a_container_that_is_gone_only_what_names_a_program_is_an_error(
+    tmp_path: Path, ends: Ends, capfd: pytest.CaptureFixture[str]
+) -> None:
+    channel, link = ends
+    link.tell("started")
+    with closing(attached("echo 'Error: mine' >&2; exit 127", channel, tmp_path)) as process:
+        process.wait_until_started(print)
+
+        assert process.wait(lambda: None) == 127
+    assert capfd.readouterr().err == "Error: mine\n"

@@ -9,11 +9,10 @@ from typing import override
 
 import click
 
+from claude_proxy.cli.container_options import complete_names, statedir_option
 from claude_proxy.cli.container_options import statedir as statedir_in_force
-from claude_proxy.cli.container_options import statedir_option
 from claude_proxy.cli.container_targets import (
     RunningContainer,
-    optional_name,
     running,
     warn_without_keeper,
 )
@@ -58,7 +57,7 @@ class CommandAfterDashes(click.Command):
     epilog=EPILOG,
     options_metavar="[NAME] [OPTIONS] [-- CMD [ARGS]...]",
 )
-@optional_name
+@click.argument("name", required=False, metavar="", shell_complete=complete_names)
 @click.option(
     "--tty/--no-tty",
     "terminal",

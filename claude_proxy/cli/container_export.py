@@ -9,8 +9,14 @@ from claude_proxy.cli.container_options import name_argument, statedir_option
 from claude_proxy.cli.run import say
 from claude_proxy.sandbox.container import history
 
+EPILOG = """\b
+Examples:
+  claude-proxy container export web web-history.tar
+  claude-proxy container export web web-history.tar --redact --force
+"""
 
-@click.command(name="export")
+
+@click.command(name="export", epilog=EPILOG)
 @name_argument
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @click.option(

@@ -9,8 +9,14 @@ from claude_proxy.cli.container_options import name_argument, statedir_option
 from claude_proxy.cli.run import say
 from claude_proxy.sandbox.container import history
 
+EPILOG = """\b
+Examples:
+  claude-proxy container import web web-history.tar
+  claude-proxy container import web web-history.tar --force    replacing what is there
+"""
 
-@click.command(name="import")
+
+@click.command(name="import", epilog=EPILOG)
 @name_argument
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--force", is_flag=True, help="Replace files that the container has already.")

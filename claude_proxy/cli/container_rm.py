@@ -37,7 +37,8 @@ def command(*, names: tuple[str, ...], every: bool, force: bool, statedir: str |
             _remove(place, name, force=force)
         except ClaudeProxyError as error:
             failed = failed or error.exit_code
-            click.echo("\n".join(f"claude-proxy: {line}" for line in error.lines()), err=True)
+            first, *more = error.lines()
+            click.echo("\n".join(["claude-proxy: " + first, *more]), err=True)
         else:
             click.echo(f"removed the container {name}", err=True)
     return failed

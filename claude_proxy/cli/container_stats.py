@@ -13,6 +13,7 @@ from claude_proxy.cli.container_options import statedir_option
 from claude_proxy.cli.container_targets import running, runs, several_names
 from claude_proxy.cli.short_figures import duration_of
 from claude_proxy.errors import ClaudeProxyError
+from claude_proxy.policy.advice import ATTACK_DOMAIN
 from claude_proxy.sandbox.container import process_usage, store
 from claude_proxy.sandbox.container.process_usage import ProcessUsage
 
@@ -23,7 +24,8 @@ Examples:
 
 \b
 CPU, MEMORY   of the processes that run now; what several share is counted for each
-ALLOWED, DENIED   by the proxy, since the record begins: claude-proxy log --run NAME
+ALLOWED, DENIED   by the proxy, since the record begins: claude-proxy log --run NAME; names that
+                  only `container attack` and `verify` ask for are not counted
 """
 
 _HEADING = ("NAME", "UP", "CPU", "MEMORY", "PROCESSES", "ALLOWED", "DENIED")
@@ -58,15 +60,25 @@ def _usage_of(place: Path, name: str) -> ProcessUsage | None:
 def _decided(place: Path, names: list[str]) -> Mapping[str, tuple[int, int]]:
     """Return how many attempts of each run were allowed and denied; empty without a record."""
     from claude_proxy.audit.database import database_in  # noqa: PLC0415 - SQLite
-    from claude_proxy.audit.queries import AuditReader, RunFilter, Selection  # noqa: PLC0415
+    from claude_proxy.audit.queries import (  # noqa: PLC0415 - as above
+        AuditReader,
+        HostFilter,
+        RunFilter,
+        Selection,
+    )
     from claude_proxy.audit.tally import Grouping  # noqa: PLC0415 - as above
 
     found = {}
+    attack = HostFilter.parse(f".{ATTACK_DOMAIN}")
     try:
         with AuditReader(database_in(place)) as reader:
             for name in names:
-                for one in reader.tallies(Selection(run=RunFilter(name)), Grouping.RUN):
+                run = RunFilter(name)
+                for one in reader.tallies(Selection(run=run), Grouping.RUN):
                     found[name] = (one.allowed, one.denied)
+                for one in reader.tallies(Selection(run=run, host=attack), Grouping.RUN):
+                    allowed, denied = found[name]
+                    found[name] = (allowed - one.allowed, denied - one.denied)
     except ClaudeProxyError:
         return {}
     return found

@@ -43,6 +43,9 @@ METADATA_NAMES = (
     "metadata.tencentyun.com",
     "rancher-metadata",
 )
+# RFC 6761: no name below it is ever registered. What tries to get out asks for names there.
+ATTACK_DOMAIN = "claude-proxy-doctor.test"
+_ATTACK = "This was asked for by claude-proxy's own attack, and was to be denied."
 _METADATA = "This is the metadata service of a cloud machine, which gives away its credentials."
 
 _HTTP_IN_TCP = (
@@ -100,7 +103,15 @@ def advice_for(attempt: DeniedAttempt) -> Advice:
         return Advice(_HTTP_IN_TCP)
     if attempt.reason is Reason.PROXY_LOOP or attempt.is_own:
         return Advice(WITHOUT_PROXY)
-    return NO_ADVICE if attempt.target is None else _for_target(attempt, attempt.target)
+    if attempt.target is None:
+        return NO_ADVICE
+    if _is_of_attack(attempt.target):
+        return Advice(_ATTACK)
+    return _for_target(attempt, attempt.target)
+
+
+def _is_of_attack(target: Authority) -> bool:
+    return target.host == ATTACK_DOMAIN or target.host.endswith(f".{ATTACK_DOMAIN}")
 
 
 def _for_target(attempt: DeniedAttempt, target: Authority) -> Advice:

@@ -54,8 +54,7 @@ def test_list_says_what_a_container_changed_that_ended_by_itself(
     assert containers("run", *words).returncode == 0
     until(lambda: containers.listed().get("web") in {None, "stopped"}, "its end")
 
-    said: list[str] = []
-    until(lambda: said.append(containers("list").stderr) or ".mcp.json" in said[-1], "the line")
+    until(lambda: ".mcp.json" in containers("list").stderr, "the line")
 
 
 def test_a_command_that_is_not_there_is_said_as_exec_says_it(containers: Containers) -> None:

@@ -223,3 +223,11 @@ def test_the_option_that_names_the_list_is_part_of_the_command() -> None:
 @pytest.mark.parametrize("host", ["api.example", "notlocalhost", "10.0.0.1", "localhost.example"])
 def test_another_machine_is_not_taken_for_this_one(host: str) -> None:
     assert not is_this_machine(Authority.of(host, 443))
+
+
+def test_what_an_attack_of_our_own_asks_for_gets_no_command() -> None:
+    attempt = DeniedAttempt(Reason.NO_RULE, Authority.of("denied.claude-proxy-doctor.test", 443))
+
+    advice = advice_for(attempt)
+    assert advice.command() is None
+    assert "attack" in advice.text

@@ -91,3 +91,23 @@ def test_a_covered_file_shows_generated_content() -> None:
     assert mount is not None
     assert (mount.kind, layout.files[str(mount.source)]) == (MountKind.BLANK, b"content")
     assert not layout.is_shown(WORK / "file")
+
+
+def test_a_directory_that_becomes_read_only_keeps_no_writable_pin() -> None:
+    layout = a_layout(shown(WORK, kind=MountKind.WRITE))
+    layout.pin_above(WORK / "a/b/c/file")
+    layout.put(shown(WORK / "a/b/c/file"))
+
+    layout.put(shown(WORK / "a/b"))
+
+    assert not layout.is_written(WORK / "a/b/c")
+    assert layout.is_written(WORK / "a")
+
+
+def test_a_pin_in_what_is_writable_within_a_read_only_directory_stays() -> None:
+    layout = a_layout(shown(WORK, kind=MountKind.WRITE), shown(WORK / "a/w", kind=MountKind.WRITE))
+    layout.pin_above(WORK / "a/w/b/file")
+
+    layout.put(shown(WORK / "a"))
+
+    assert layout.nearest(WORK / "a/w/b") == shown(WORK / "a/w/b", kind=MountKind.WRITE)

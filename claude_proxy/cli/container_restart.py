@@ -11,7 +11,7 @@ from claude_proxy.cli.container_options import statedir as statedir_in_force
 from claude_proxy.cli.container_start import spec_again
 from claude_proxy.cli.container_targets import all_meant, several_names
 from claude_proxy.errors import ClaudeProxyError
-from claude_proxy.sandbox.container import ending, launcher, untold
+from claude_proxy.sandbox.container import ending, launcher, name_lock, untold
 
 EPILOG = """\b
 Examples:
@@ -59,7 +59,8 @@ def command(
         launcher.ours(engine, stored)
         with spec_again(context, place, stored) as spec:
             run.settle(spec.run)
-            ending.stop(engine, stored, place, timeout_s=seconds)
-            untold.tell(place, stored.name, run.say)
-            code = launcher.start(spec, stored, engine, attach=False, say=run.say) or code
+            with name_lock.held(place, stored.name):
+                ending.stop(engine, stored, place, timeout_s=seconds)
+                untold.tell(place, stored.name, run.say)
+                code = launcher.start(spec, stored, engine, attach=False, say=run.say) or code
     return code

@@ -13,7 +13,7 @@ from claude_proxy.cli.container_options import engine_of, statedir_option
 from claude_proxy.cli.container_options import statedir as statedir_in_force
 from claude_proxy.cli.container_targets import several_names
 from claude_proxy.errors import ClaudeProxyError, ConfigError
-from claude_proxy.sandbox.container import container_clone, ending, store, untold
+from claude_proxy.sandbox.container import container_clone, ending, name_lock, store, untold
 
 EPILOG = """\b
 Examples:
@@ -66,6 +66,7 @@ def _remove(place: Path, name: str, *, force: bool) -> None:
             raise
         store.remove(place, name)  # its record cannot be read
         return
-    ending.remove(engine_of(stored), stored, place, run.say, force=force)
+    with name_lock.held(place, name):
+        ending.remove(engine_of(stored), stored, place, run.say, force=force)
     untold.tell(place, name, run.say)
     container_clone.report(place, stored, run.say)

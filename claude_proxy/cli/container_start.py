@@ -18,7 +18,7 @@ EPILOG = """\b
 Examples:
   claude-proxy container start web             in the background
   claude-proxy container start web --attach    with its streams, until it ends
-  claude-proxy container start web             while it runs: a new proxy for it
+  claude-proxy container start web             while it runs: its proxy again, if that is gone
 
 The policy and the credentials are read again; image and options stay as they were.
 """

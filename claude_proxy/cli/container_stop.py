@@ -5,7 +5,7 @@ import click
 from claude_proxy.cli import run
 from claude_proxy.cli.container_options import engine_of, statedir_option
 from claude_proxy.cli.container_options import statedir as statedir_in_force
-from claude_proxy.cli.container_targets import all_meant, several_names
+from claude_proxy.cli.container_targets import NoneRunsError, all_meant, several_names
 from claude_proxy.sandbox.container import container_clone, ending, store, untold
 
 EPILOG = """\b
@@ -40,7 +40,12 @@ def command(*, names: tuple[str, ...], every: bool, seconds: int, statedir: str 
             click.echo(f'claude-proxy: there is no container "{name}"', err=True)
     if (names and not there) or (not names and not any(store.load_all(place))):
         return 0
-    for stored in all_meant(place, there, every=every, running=True):
+    try:
+        found = all_meant(place, there, every=every, running=True)
+    except NoneRunsError as error:
+        click.echo(f"claude-proxy: {error.what}; {error.where}", err=True)
+        return 0
+    for stored in found:
         ran = ending.stop(engine_of(stored), stored, place, timeout_s=seconds)
         untold.tell(place, stored.name, run.say)
         if not ran:

@@ -18,6 +18,10 @@ from claude_proxy.sandbox.container.plan.model import ContainerState, ContainerS
 from claude_proxy.sandbox.container.store import StoredContainer
 
 
+class NoneRunsError(ClaudeProxyError):
+    """There are several containers, and none of them runs."""
+
+
 @dataclass(frozen=True, slots=True)
 class RunningContainer:
     """A container that runs."""
@@ -53,7 +57,13 @@ def meant(statedir: Path, name: str | None, *, running: bool) -> StoredContainer
         return store.load(statedir, name)
     found = list(store.load_all(statedir))
     if running and len(found) > 1:
-        found = [one for one in found if runs(one)] or found
+        stopped, found = found, [one for one in found if runs(one)]
+        if not found:
+            raise NoneRunsError(
+                "no container runs, and NAME was left out",
+                where=f"stopped: {', '.join(one.name for one in stopped)}",
+                fix="start one: claude-proxy container start NAME",
+            )
     what = "running container" if running else "container"
     return container_choice.choose(found, _here(), what=what)
 

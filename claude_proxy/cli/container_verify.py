@@ -39,12 +39,16 @@ def command(context: click.Context, /, name: str | None, *, statedir: str | None
     with spec_again(context, place, stored) as spec:
         allowed, denied = verified_targets(spec.run)
         try:
-            found += container_check.checks_from_outside(pid, allowed, denied)
+            found += container_check.checks_from_outside(
+                pid, allowed, denied, transparent=spec.run.sandbox.transparent
+            )
         except netns.EntryError:
             engine = container.engine
             prepared = launcher.prepare(spec, engine, engine.begin_image(stored.image_id))
             plan, _ = launcher.plan_of(prepared)
-            found += container_check.checks_from_beside(plan, engine, place, allowed, denied)
+            found += container_check.checks_from_beside(
+                plan, engine, place, allowed, denied, transparent=spec.run.sandbox.transparent
+            )
     for check in found:
         click.echo(str(check))
     return 0 if self_check.all_passed(found) else 1

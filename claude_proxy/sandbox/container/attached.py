@@ -51,6 +51,7 @@ class Attached:
         quiet: bool,
     ) -> None:
         self._engine, self._keeper, self._hook = engine, keeper, hook
+        self._ended_by = 0  # a signal that CMD has no handler for
         null = subprocess.DEVNULL if quiet else None
         reading, writing = os.pipe()
         try:
@@ -81,13 +82,18 @@ class Attached:
         finally:
             os.close(ended)
 
-    def wait(self, has_run: Callable[[], bool | None]) -> int:
+    def wait(
+        self,
+        has_run: Callable[[], bool | None],
+        end_deaf: Callable[[int], bool] = lambda _: False,
+    ) -> int:
         """Wait for the end of CMD and return its exit code, or 128+n for a signal n.
 
         Raises the error of the engine if CMD could not be started; `has_run` tells whether it was,
         or None if the container is gone: then only what names a program is taken for an error.
+        `end_deaf` ends a CMD to which a signal does nothing, and tells whether it did.
         """
-        code = self._code()
+        code = self._code(end_deaf)
         if code in _OF_ENGINE and self._errors.own and not (ran := has_run()):
             error = self._explanation()
             if ran is not None or isinstance(error, NoProgramError):
@@ -97,21 +103,30 @@ class Attached:
         return code
 
     def close(self) -> None:
-        """Let signals arrive as before."""
+        """Let signals arrive as before; more of what has ended CMD have nothing left to end."""
+        while self._ended_by and signal.sigtimedwait(_FORWARDED, 0) is not None:
+            pass
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _WAITED_FOR)
 
-    def _code(self) -> int:
+    def _code(self, end_deaf: Callable[[int], bool]) -> int:
         while True:
             pid, status = os.waitpid(self._process.pid, os.WNOHANG | os.WUNTRACED)
             if pid and not os.WIFSTOPPED(status):
                 code = os.waitstatus_to_exitcode(status)
                 self._process.returncode = code
+                if self._ended_by:
+                    return 128 + self._ended_by
                 return 128 - code if code < 0 else code
             if pid:
                 os.kill(os.getpid(), signal.SIGSTOP)  # with it, as a shell expects
                 continue
             told = signal.sigwaitinfo(_WAITED_FOR)
-            if told.si_signo in _FORWARDED and told.si_code != _SENT_BY_KERNEL:
+            if told.si_signo not in _FORWARDED or self._ended_by:
+                continue
+            # A container goes on when its terminal is gone.
+            if told.si_signo != signal.SIGHUP and end_deaf(told.si_signo):
+                self._ended_by = told.si_signo
+            elif told.si_code != _SENT_BY_KERNEL:
                 self._process.send_signal(told.si_signo)
 
     def _give_up(self) -> None:

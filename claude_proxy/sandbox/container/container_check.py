@@ -22,25 +22,35 @@ from claude_proxy.sandbox.self_check import SelfCheck
 
 _LIMIT_S = 120.0
 _OWN = "its network is its own, with nothing but loopback"
+_FAKE_SEEN = tuple(([enter.INTERFACE, "lo"], routes) for routes in (1, 2))  # and multicast
+_FAKE = "its network is its own, with nothing but loopback and the fake addresses"
 
 
-def checks_from_outside(pid: int, allowed: str, denied: str) -> Iterator[SelfCheck]:
+def checks_from_outside(
+    pid: int, allowed: str, denied: str, *, transparent: bool = False
+) -> Iterator[SelfCheck]:
     """Yield the checks, made in the namespace of the container's first process.
 
     netns.EntryError if this user may not enter it.
     """
     probe = netns.probe_network(pid, HTTP_PORT, allowed, denied)
     try:
-        enter.check_network(pid)
+        enter.check_network(pid, transparent=transparent)
     except ClaudeProxyError as error:
         yield SelfCheck(False, error.what)
     else:
-        yield SelfCheck(True, _OWN)
+        yield SelfCheck(True, _FAKE if transparent else _OWN)
     yield from self_check.checks(probe, HTTP_PORT, allowed, denied)
 
 
-def checks_from_beside(
-    plan: ContainerPlan, engine: Engine, statedir: Path, allowed: str, denied: str
+def checks_from_beside(  # noqa: PLR0913 - the container, and what is tried
+    plan: ContainerPlan,
+    engine: Engine,
+    statedir: Path,
+    allowed: str,
+    denied: str,
+    *,
+    transparent: bool = False,
 ) -> Iterator[SelfCheck]:
     """Yield the checks, made in a second container; ClaudeProxyError if it cannot be."""
     lent = lent_python.lend(statedir, "network_probe")
@@ -49,7 +59,8 @@ def checks_from_beside(
     said = engine.call("run", *words, timeout_s=_LIMIT_S)
     try:
         found = dict(json.loads(said))
-        alone = found["interfaces"] == ["lo"] and found["routes"] == 0
+        seen = (sorted(found["interfaces"]), found["routes"])
+        alone = seen == (["lo"], 0) or (transparent and seen in _FAKE_SEEN)
         own = found["namespace"] != os.stat("/proc/self/ns/net").st_ino  # noqa: PTH116 - of no path's file
         probe = NetworkProbe(found["direct"], found["allowed"], found["denied"])
     except (ValueError, KeyError, TypeError) as error:
@@ -59,5 +70,6 @@ def checks_from_beside(
             fix="report it as a bug, with `claude-proxy doctor`",
         ) from error
     more = "it has the host's network" if not own else "its network has more than loopback"
-    yield SelfCheck(own and alone, _OWN if own and alone else more)
+    expected = _FAKE if transparent else _OWN
+    yield SelfCheck(own and alone, expected if own and alone else more)
     yield from self_check.checks(probe, HTTP_PORT, allowed, denied)

@@ -7,12 +7,14 @@ start finds its name free.
 import contextlib
 import os
 import select
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.sandbox.container import (
     container_repositories,
+    first_process,
     keeper_link,
     launcher,
     removal,
@@ -23,6 +25,7 @@ from claude_proxy.sandbox.container.plan.model import NAME_LABEL, ContainerStatu
 from claude_proxy.sandbox.container.store import StoredContainer
 
 _PATIENCE_S = 30.0
+_TERM = frozenset({"", "15", "TERM", "SIGTERM"})
 
 
 def stop(engine: Engine, stored: StoredContainer, statedir: Path, *, timeout_s: int) -> bool:
@@ -38,7 +41,9 @@ def stop(engine: Engine, stored: StoredContainer, statedir: Path, *, timeout_s: 
     with _keeper_of(store.directory_of(statedir, stored.name)) as keeper:
         ran = state.status is ContainerStatus.RUNNING
         if ran:
-            engine.stop(stored.name, timeout_s=timeout_s)
+            # Nothing is waited for where SIGTERM does nothing.
+            is_deaf = state.stop_signal in _TERM and first_process.drops(state.pid, signal.SIGTERM)
+            engine.stop(stored.name, timeout_s=0 if is_deaf else timeout_s)
         if keeper is not None:
             select.select([keeper], [], [], _PATIENCE_S)
     _forget_if_over(engine, stored, statedir)

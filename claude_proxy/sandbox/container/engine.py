@@ -561,6 +561,7 @@ def _state_of(found: Mapping[str, Any]) -> ContainerState:
         labels=dict(config.get("Labels") or {}),
         user=str(config.get("User") or ""),
         started=str(state.get("StartedAt", "")),
+        stop_signal=str(config.get("StopSignal") or ""),
     )
 
 

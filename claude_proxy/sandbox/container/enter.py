@@ -10,6 +10,7 @@ import json
 import os
 import select
 import socket
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,6 +28,12 @@ _HOOK_TIMEOUT_S = 150  # longer than a proxy may take to start
 _STATE_LIMIT = 64 * 1024
 _SCRIPT = 'cat > "$1" && read -r answer < "$2" && [ "$answer" = go ]'
 _LOOPBACK = "lo"
+INTERFACE = "claude-proxy"  # of `fake_network`, with the one route that it has: 198.18.0.0/15
+_MULTICAST = "ff" + 30 * "0"  # ff00::/8, which the kernel adds for each link
+_FAKE_ROUTE = tuple(
+    f"{int.from_bytes(part, sys.byteorder):08X}"
+    for part in (bytes((198, 18, 0, 0)), bytes((255, 254, 0, 0)))
+)
 _NO_ROUTE_HEADINGS = 1
 
 
@@ -120,29 +127,45 @@ def sockets(
     return netns.listeners(pid, ports, datagram_ports)
 
 
-def check_network(pid: int) -> None:
-    """Raise unless the network of `pid` is its own, and leads nowhere."""
+def check_network(pid: int, *, transparent: bool = False) -> None:
+    """Raise unless the network of `pid` is its own, and leads nowhere.
+
+    With `transparent`, it may lead to the fake addresses, by the interface that is made for them.
+    """
     try:
         own = os.stat(f"/proc/{pid}/ns/net").st_ino != os.stat("/proc/self/ns/net").st_ino  # noqa: PTH116 - not of a path's file
         names = _interfaces(Path(f"/proc/{pid}/net/dev").read_text("ascii"))
-        routes = [
-            *_routes(Path(f"/proc/{pid}/net/route").read_text("ascii"), 0, _NO_ROUTE_HEADINGS),
-            *_routes(_text_of(Path(f"/proc/{pid}/net/ipv6_route")), -1, 0),
-        ]
+        version_4 = Path(f"/proc/{pid}/net/route").read_text("ascii")
+        version_6 = _text_of(Path(f"/proc/{pid}/net/ipv6_route"))
+        if transparent:
+            version_4, version_6 = _others(version_4), _others(version_6)
+        routes = [*_routes(version_4, 0, _NO_ROUTE_HEADINGS), *_routes(version_6, -1, 0)]
     except (OSError, ValueError) as error:
         raise ClaudeProxyError(
-            "the container's network cannot be checked; nothing was run",
+            "the container's network cannot be checked",
             where=f"/proc/{pid}/net",
             fix="look whether /proc is mounted with hidepid, and run as the user of the engine",
         ) from error
-    if own and set(names) <= {_LOOPBACK} and not set(routes) - {_LOOPBACK}:
+    known = {_LOOPBACK, INTERFACE} if transparent else {_LOOPBACK}
+    if own and set(names) <= known and not set(routes) - {_LOOPBACK}:
         return
     found = "it has the host's network" if not own else f"it has {', '.join([*names, *routes])}"
     raise ClaudeProxyError(
-        f"the container has more network than the proxy: {found}; nothing was run",
+        f"the container has more network than the proxy: {found}",
         where="--network none",
         fix="remove what adds networks to every container (containers.conf, hooks)",
     )
+
+
+def _others(text: str) -> str:
+    """Leave out the route to the fake addresses and, on that link, that of multicast."""
+    return "\n".join(line for line in text.splitlines() if not _is_fake(line.split()))
+
+
+def _is_fake(route: Sequence[str]) -> bool:
+    if [*route[:2], *route[7:8]] == [INTERFACE, *_FAKE_ROUTE]:
+        return True
+    return route[:2] == [_MULTICAST, "08"] and route[-1:] == [INTERFACE]
 
 
 def _text_of(path: Path) -> str:

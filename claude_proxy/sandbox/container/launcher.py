@@ -6,6 +6,7 @@ namespace, which leads nowhere else, and after the proxy has checked all that ma
 
 import contextlib
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,9 @@ from claude_proxy.sandbox.container import (
     container_clone,
     container_repositories,
     enter,
+    first_process,
+    keeper_link,
+    name_lock,
     next_image,
     project_plan,
     removal,
@@ -41,6 +45,7 @@ from claude_proxy.sandbox.container.plan.model import (
     ContainerStatus,
     EngineFacts,
     ImageFacts,
+    Way,
 )
 from claude_proxy.sandbox.container.plan.planner import (
     HOME,
@@ -60,6 +65,10 @@ from claude_proxy.sandbox.plan.model import SandboxPlan
 type Reporter = Callable[[str], None]
 
 _ENVIRONMENT = "environment"  # a file for the engine, removed once the container is made
+_NO_INIT = (
+    "without an init (install catatonit), Ctrl-C does nothing to a CMD that has no handler for it; "
+    "to end it: claude-proxy container stop {name}"
+)
 _MOST_STATUS = 125  # from here on, exit codes of podman may be its own
 _SHOWN_MODE = 0o444  # other users of the container read it
 _PROGRAM_MODE = 0o555
@@ -176,11 +185,12 @@ def run(
     `again` is the one that is made once more, as it is to be started: if that fails, it stays.
     """
     prepared = prepare(spec, engine, asked)
-    untold.tell(spec.run.settings.statedir, spec.name, say)
-    replaced = _replace_older(prepared, say if again is None else lambda _: None)
-    had_clone = again is not None and again.clone
-    with container_clone.held(spec, _owner_of(spec), say, again=had_clone) as clone:
-        return _make_and_run(prepared.in_clone(clone), say, again, replaced=replaced)
+    with name_lock.held(spec.run.settings.statedir, spec.name):
+        untold.tell(spec.run.settings.statedir, spec.name, say)
+        replaced = _replace_older(prepared, say if again is None else lambda _: None)
+        had_clone = again is not None and again.clone
+        with container_clone.held(spec, _owner_of(spec), say, again=had_clone) as clone:
+            return _make_and_run(prepared.in_clone(clone), say, again, replaced=replaced)
 
 
 def _make_and_run(
@@ -231,6 +241,8 @@ def _report_plan(spec: ContainerSpec, plan: ContainerPlan, say: Reporter) -> Non
         say(f"note: {note}")
     for warning in (*plan.warnings, *credentials.warnings_of(spec.run)):
         say(f"warning: {warning}")
+    if spec.terminal and not (spec.detach or "--init" in plan.options or plan.way is Way.INSIDE):
+        say(f"note: {_NO_INIT.format(name=spec.name)}")
     if spec.run.show_plan:
         for line in plan.lines():
             say(line)
@@ -283,6 +295,13 @@ def start(
     spec: ContainerSpec, stored: StoredContainer, engine: Engine, *, attach: bool, say: Reporter
 ) -> int:
     """Start a container that has been made, or give a running one its way out again."""
+    with name_lock.held(spec.run.settings.statedir, stored.name):
+        return _start_again(spec, stored, engine, attach=attach, say=say)
+
+
+def _start_again(
+    spec: ContainerSpec, stored: StoredContainer, engine: Engine, *, attach: bool, say: Reporter
+) -> int:
     spec = replace(spec, way=stored.way)
     state = None if engine.inspect(stored.name) is None else ours(engine, stored)
     if state is None or state.status is not ContainerStatus.RUNNING:
@@ -295,6 +314,10 @@ def start(
         spec = replace(spec, detach=not attach)
         asked = engine.begin_image(image or stored.image_id)
         return run(spec, say=say, engine=engine, asked=asked, again=stored)
+    directory = store.directory_of(spec.run.settings.statedir, stored.name)
+    if keeper_link.ask(directory, "status") is not None:
+        say(f"{stored.name} runs already, and has its proxy")
+        return 0
     prepared = prepare(spec, engine, engine.begin_image(stored.image_id))
     untold.tell(spec.run.settings.statedir, spec.name, say)
     with container_clone.held(spec, _owner_of(spec), say, again=stored.clone) as clone:
@@ -501,7 +524,11 @@ def _start(
             try:
                 if way is None:
                     attached.wait_until_started(say)
-                code = attached.wait(lambda: _has_run(engine, stored))
+                _leave_name(spec)
+                code = attached.wait(
+                    lambda: _has_run(engine, stored),
+                    lambda number: _end_deaf(engine, stored, number, say),
+                )
             except ClaudeProxyError as error:
                 raise NotStartedError(error) from error
             if detached:
@@ -517,6 +544,31 @@ def _start(
     if spec.run.sandbox.has_proxy:
         run_reports.report_denials(spec.run, spec.name, began_ns, say)
     return code
+
+
+def _leave_name(spec: ContainerSpec) -> None:
+    """Let other commands have the name of a container that this one only waits for."""
+    if not spec.detach:
+        name_lock.release(spec.run.settings.statedir, spec.name)
+
+
+def _end_deaf(engine: Engine, stored: StoredContainer, number: int, say: Reporter) -> bool:
+    """End a CMD to which a signal does nothing only because it is a container's first process.
+
+    Returns whether it was ended: the signal would have ended it anywhere else.
+    """
+    with contextlib.suppress(ClaudeProxyError):
+        state = engine.inspect(stored.name)
+        if state is None or not is_ours(state, stored):
+            return False
+        if state.status is ContainerStatus.RUNNING and first_process.drops(state.pid, number):
+            engine.kill(stored.name, "KILL")
+            name = signal.Signals(number).name
+            say(
+                f"CMD has no handler for {name}, as a container's first process needs: it was ended"
+            )
+            return True
+    return False
 
 
 def _has_run(engine: Engine, stored: StoredContainer) -> bool | None:

@@ -5,20 +5,23 @@ For containers that somebody else makes (compose, a dev container, quadlet) from
 certificate of the CA, never its key.
 """
 
+import fcntl
 import os
 import shutil
 import socket
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from claude_proxy.errors import ClaudeProxyError
-from claude_proxy.sandbox.container import lent_python
+from claude_proxy.sandbox.container import lent_python, store
 from claude_proxy.sandbox.container.files import way_out as names
 from claude_proxy.sandbox.plan.environment import BUNDLE, CERTIFICATE
 from claude_proxy.system import file_replacement
 from claude_proxy.trust.certificate_authority import BUNDLE_FILE, CertificateAuthority
 
 _PATIENCE_S = 5.0
+_LOCK = ".way-out.lock"  # in the directory of the state
 
 
 def directory_of(home: Path) -> Path:
@@ -27,7 +30,34 @@ def directory_of(home: Path) -> Path:
 
 
 def prepare(directory: Path, *, cadir: Path, statedir: Path) -> None:
-    """Put everything but the socket into the directory; ClaudeProxyError if that is impossible."""
+    """Put everything but the socket into the directory; ClaudeProxyError if that is impossible.
+
+    Of several commands that do it at the same time, one waits for the other.
+    """
+    store.make_directory(statedir)
+    with _lock_in(statedir):
+        _prepare(directory, cadir, statedir)
+
+
+@contextmanager
+def _lock_in(statedir: Path) -> Iterator[None]:
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        descriptor = os.open(statedir / _LOCK, flags, 0o600)
+    except OSError as error:
+        raise ClaudeProxyError(
+            f"the lock of the way out cannot be opened: {(error.strerror or '').lower()}",
+            where=str(statedir / _LOCK),
+            fix="remove it, if it is no plain file of yours",
+        ) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _prepare(directory: Path, cadir: Path, statedir: Path) -> None:
     lent = lent_python.lend(statedir)
     if not lent.has_loader:
         raise ClaudeProxyError(

@@ -1,5 +1,6 @@
 """What the engine says of itself is an error with a fix; what CMD says is left as it is."""
 
+import os
 import signal
 import socket
 import threading
@@ -16,6 +17,7 @@ from claude_proxy.sandbox.container.engine import Engine, EngineError
 from claude_proxy.sandbox.container.exec_process import NoProgramError
 from claude_proxy.sandbox.container.keeper_link import KeeperChannel, LauncherLink
 from claude_proxy.sandbox.container.plan.model import EngineKind
+from tests.support.waiting import until
 
 type Ends = tuple[KeeperChannel, LauncherLink]
 
@@ -158,3 +160,28 @@ def test_of_a_container_that_is_gone_only_what_names_a_program_is_an_error(
 
         assert process.wait(lambda: None) == 127
     assert capfd.readouterr().err == "Error: mine\n"
+
+
+def test_a_signal_that_does_nothing_to_the_command_ends_it_with_its_own_code(
+    tmp_path: Path, ends: Ends
+) -> None:
+    channel, link = ends
+    link.tell("started")
+    (tmp_path / "pid").write_text("")
+    script = f"cd {tmp_path}; trap '' INT; echo $$ > pid; exec sleep 1000"
+    asked: list[int] = []
+
+    def end(number: int) -> bool:
+        asked.append(number)
+        os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+        return True
+
+    with closing(attached(script, channel, tmp_path)) as process:
+        process.wait_until_started(print)
+        until(lambda: (tmp_path / "pid").read_text().endswith("\n"), "the command")
+        main = threading.main_thread().ident
+        assert main is not None
+        signal.pthread_kill(main, signal.SIGINT)  # it is blocked until it is waited for
+
+        assert process.wait(lambda: True, end) == 128 + signal.SIGINT
+    assert asked == [signal.SIGINT]

@@ -24,12 +24,14 @@ SEEN = {
 }
 
 
-def passed(tmp_path: Path, said: str) -> bool:
+def passed(tmp_path: Path, said: str, *, transparent: bool = False) -> bool:
     program = fake_engine(tmp_path / "bin", (["run"], said, "", 0))
     engine = Engine(EngineKind.DOCKER, program, dict(os.environ))
     plan = a_plan()
-    found = [*container_check.checks_from_beside(plan, engine, tmp_path, ALLOWED, DENIED)]
-    return self_check.all_passed(found)
+    found = container_check.checks_from_beside(
+        plan, engine, tmp_path, ALLOWED, DENIED, transparent=transparent
+    )
+    return self_check.all_passed([*found])
 
 
 def test_a_network_with_nothing_but_the_proxy_passes(tmp_path: Path) -> None:
@@ -50,6 +52,18 @@ def test_a_network_with_nothing_but_the_proxy_passes(tmp_path: Path) -> None:
 )
 def test_one_with_more_does_not(tmp_path: Path, wrong: dict[str, object]) -> None:
     assert not passed(tmp_path, json.dumps({**SEEN, **wrong}))
+
+
+def test_the_fake_addresses_pass_where_they_were_asked_for_and_nothing_else(
+    tmp_path: Path,
+) -> None:
+    fake = {**SEEN, "interfaces": ["lo", "claude-proxy"], "routes": 1}
+
+    assert passed(tmp_path / "a", json.dumps(fake), transparent=True)
+    assert not passed(tmp_path / "b", json.dumps(fake))
+    assert not passed(tmp_path / "c", json.dumps({**fake, "routes": 3}), transparent=True)
+    more = {**fake, "interfaces": ["lo", "claude-proxy", "eth0"]}
+    assert not passed(tmp_path / "d", json.dumps(more), transparent=True)
 
 
 @pytest.mark.parametrize("said", ["", "[]", "{}"])

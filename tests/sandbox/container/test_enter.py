@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from claude_proxy.errors import ClaudeProxyError
+from claude_proxy.sandbox import netns
 from claude_proxy.sandbox.container import enter
 from claude_proxy.sandbox.container.enter import HookCall, HookFiles
 from tests.conftest import FindProgram
@@ -120,6 +121,28 @@ def test_another_interface_is_refused(
 
     with pytest.raises(ClaudeProxyError, match="more network"):
         enter.check_network(isolated.pid)
+
+
+def test_the_fake_addresses_are_accepted_only_where_they_were_asked_for(
+    isolated: "subprocess.Popen[bytes]", program: FindProgram
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root gives a process fake addresses without its helper")
+    namespace, sockets = netns.fake_network(isolated.pid, [443])
+    try:
+        enter.check_network(isolated.pid, transparent=True)
+        with pytest.raises(ClaudeProxyError, match="more network"):
+            enter.check_network(isolated.pid)
+        words = ["--target", str(isolated.pid), "--net", program("ip"), "route", "add"]
+        route = ["93.184.0.0/16", "dev", "claude-proxy"]
+        subprocess.run([program("nsenter"), *words, *route], check=True)
+
+        with pytest.raises(ClaudeProxyError, match="more network"):
+            enter.check_network(isolated.pid, transparent=True)
+    finally:
+        os.close(namespace)
+        for sock in sockets:
+            sock.close()
 
 
 def test_a_process_that_is_gone_cannot_be_checked() -> None:

@@ -192,3 +192,4 @@ class ContainerState:
     labels: Mapping[str, str]
     user: str = ""
     started: str = ""  # as the engine writes it
+    stop_signal: str = ""  # its name or number; "": SIGTERM

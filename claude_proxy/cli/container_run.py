@@ -226,7 +226,16 @@ def words_again(
 
 
 def _refuse_command_as_directory(directory: Path | None, command: Sequence[str]) -> None:
-    if directory is not None and not directory.expanduser().is_dir() and not command:
-        raise click.UsageError(
-            f'"{directory}" is not a directory; to run it in the container, write -- before it'
+    if directory is None or directory.expanduser().is_dir():
+        return
+    if command:
+        raise ConfigError(
+            "the project is not a directory"
+            if directory.expanduser().exists()
+            else "there is no such directory",
+            where=str(directory),
+            fix="name the directory of the project",
         )
+    raise click.UsageError(
+        f'"{directory}" is not a directory; to run it in the container, write -- before it'
+    )

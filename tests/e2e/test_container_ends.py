@@ -79,3 +79,21 @@ def test_a_published_port_is_said_where_the_run_is_seen(containers: Containers) 
     ran = containers.run("--publish", "auto", "--", "sh", "-c", script)
 
     assert "127.0.0.1:18765 leads to port 18765 inside (--publish auto)" in ran.stderr
+
+
+def test_a_directory_that_is_not_there_is_named_as_it_was_given(containers: Containers) -> None:
+    refused = containers("run", "nowhere", "--image", "box", "--", "true")
+
+    assert refused.returncode == 2
+    assert "where: nowhere" in refused.stderr
+
+
+def test_a_start_that_is_refused_leaves_no_record(containers: Containers) -> None:
+    elsewhere = containers.runs.project / "elsewhere"
+    elsewhere.mkdir()
+    (containers.runs.project / ".git").symlink_to(elsewhere)
+
+    refused = containers("run", "--image", "box", "--rm", "--name", "web", "--", "true")
+
+    assert refused.returncode not in {0, 127}
+    assert "removed" not in containers("rm", "--all", "--force").stderr

@@ -101,8 +101,10 @@ def restore(archive: Path, home: Path, *, replace: bool) -> Imported:
 def _looks_secret(found: list[Suspect]) -> ClaudeProxyError:
     shown = ", ".join(map(str, found[:_SHOWN]))
     more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    lines = "a line" if len(found) == 1 else f"{len(found)} lines"
+    look = "looks like a credential" if len(found) == 1 else "look like credentials"
     return ClaudeProxyError(
-        f"{len(found)} lines of the history look like credentials; nothing was written",
+        f"{lines} of the history {look}; nothing was written",
         where=f"{shown}{more}",
         fix="look at them, and remove them; or replace each with --redact",
     )

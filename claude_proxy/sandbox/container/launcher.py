@@ -202,7 +202,11 @@ def _make_and_run(
         prepared.spec.run.settings.statedir,
     )
     store.make_directory(prepared.directory)
-    project, plan, shown = _walled(prepared, say)
+    try:
+        project, plan, shown = _walled(prepared, say)
+    except BaseException:
+        _forget_empty(prepared.directory)
+        raise
     try:
         plan, way = way_of(prepared, plan)
         variables = _environment_lines(plan)

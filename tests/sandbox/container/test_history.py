@@ -82,7 +82,7 @@ def test_an_archive_is_the_owners_alone(home: Path, archive: Path) -> None:
 def test_what_looks_like_a_credential_stops_the_export(home: Path, archive: Path) -> None:
     (home / SESSION).write_text(f'{{"text": "a"}}\n{{"text": "{TOKEN}"}}\n')
 
-    with pytest.raises(ClaudeProxyError, match="look like credentials") as caught:
+    with pytest.raises(ClaudeProxyError, match="looks like a credential") as caught:
         history.export(home, archive, redact=False, replace=False)
 
     assert f"{SESSION}:2" in str(caught.value.where)

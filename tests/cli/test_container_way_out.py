@@ -1,5 +1,6 @@
 """`container way-out` serves what the files of `container init` mount."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -35,3 +36,17 @@ def test_it_becomes_the_proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert "serve" in words
     assert f"--listen=unix:{tmp_path}/out/proxy.sock" in words
     assert words[-2:] == ["--policy", "claude"]
+
+
+def test_two_that_prepare_it_at_once_wait_for_each_other(tmp_path: Path) -> None:
+    children = []
+    for _ in range(2):
+        child = os.fork()
+        if child == 0:
+            os._exit(way_out(tmp_path, "--ready"))
+        children.append(child)
+    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+
+    assert codes == [1, 1]  # no proxy serves there
+    assert (tmp_path / "out/trust/ca.pem").is_file()
+    assert len([*(tmp_path / "out").glob(".runtime-*")]) == 1

@@ -96,7 +96,11 @@ class Containers:
 
 
 def _is_gone(pid: int) -> bool:
-    return not Path(f"/proc/{pid}").exists()
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return True
+    return state == "Z"  # it has ended, and whoever takes orphans has not looked yet
 
 
 @pytest.fixture

@@ -238,7 +238,7 @@ def _wait_until_rooted(pid: int) -> bool:
 
 def _has_own_root(pid: int) -> bool:
     with suppress(OSError):
-        root, own = os.stat(f"/proc/{pid}/root/"), os.stat("/")  # noqa: PTH116 - of no path's file
+        root, own = Path(f"/proc/{pid}/root").stat(), Path("/").stat()
         return (root.st_dev, root.st_ino) != (own.st_dev, own.st_ino)
     return True  # this user may not look
 

@@ -74,8 +74,9 @@ wheel: venv ## build dist/*.whl and *.tar.gz
 	$(PY) -c "from poetry.core.masonry import api; api.build_sdist('dist'); api.build_wheel('dist')"
 	@ls dist
 
-seccomp: venv ## build the sandbox's system call filters with libseccomp
+seccomp: venv ## build the system call filters with libseccomp
 	$(PY) -m tools.seccomp_filter
+	$(PY) -m tools.container_filter
 
 lock: ## choose the versions that poetry.lock pins
 	@test -x build/poetry/bin/poetry || { \

@@ -121,6 +121,19 @@ def call_number(name: str, architecture: str | None = None) -> int:
     return int(number)
 
 
+def call_name(number: int, architecture: str) -> str | None:
+    """Return the name of a system call; None if libseccomp knows none of this number."""
+    resolve = _library().seccomp_syscall_resolve_num_arch
+    resolve.restype = ctypes.c_void_p
+    place = resolve(ctypes.c_uint32(ARCHITECTURES[architecture]), number)
+    if not place:
+        return None
+    try:
+        return ctypes.string_at(place).decode()
+    finally:
+        ctypes.CDLL(None).free(ctypes.c_void_p(place))
+
+
 def _library() -> ctypes.CDLL:
     library = ctypes.CDLL("libseccomp.so.2")
     library.seccomp_init.restype = ctypes.c_void_p

@@ -22,6 +22,8 @@ from claude_proxy.sandbox.container.engine import (
 from claude_proxy.sandbox.container.plan.hardening import seccomp_profile
 from claude_proxy.sandbox.container.plan.model import ContainerStatus, EngineKind
 from tests.support.container_parts import Case, calls_of, fake_engine, inspected
+from tests.support.libraries import need_libseccomp
+from tools import container_filter
 
 IMAGE = {
     "Id": "1d",
@@ -251,12 +253,25 @@ def test_an_error_that_is_known_says_the_fix(
 
 def test_the_profile_that_is_shipped_can_be_narrowed() -> None:
     """A machine with docker alone has none that could be read."""
-    shipped = Path(engine_module.__file__).with_name("default_seccomp.json").read_bytes()
+    shipped = Path(engine_module.__file__).with_name("own_seccomp.json").read_bytes()
 
     narrowed = json.loads(seccomp_profile(shipped))
+    allowed = {name for rule in narrowed["syscalls"] for name in rule["names"]}
 
     assert narrowed["defaultAction"] == "SCMP_ACT_ERRNO"
-    assert any("execve" in rule["names"] for rule in narrowed["syscalls"])
+    assert {"execve", "openat", "mmap", "futex", "epoll_wait", "clone", "ptrace"} <= allowed
+    whole = {
+        name for rule in narrowed["syscalls"] if not rule.get("args") for name in rule["names"]
+    }
+    assert not whole & container_filter.refused()
+
+
+def test_the_profile_that_is_shipped_is_what_the_tool_builds() -> None:
+    need_libseccomp()
+    shipped = json.loads(Path(container_filter.PATH).read_bytes())
+    built = json.loads(container_filter.build())
+
+    assert shipped == built
 
 
 def docker(tmp_path: Path, endpoint: str) -> Engine:

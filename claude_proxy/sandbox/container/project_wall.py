@@ -10,7 +10,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import NoReturn
@@ -26,6 +26,7 @@ from claude_proxy.sandbox.container.plan.model import WORKSPACE
 from claude_proxy.sandbox.container.walled_project import WalledProject
 from claude_proxy.sandbox.guard_process import MountGuard
 from claude_proxy.sandbox.obeyed_states import ObeyedStates
+from claude_proxy.sandbox.plan.model import GuardedMount
 from claude_proxy.sandbox.plan.protected_files import protected_files
 from claude_proxy.sandbox.run_directory import RunDirectory
 from claude_proxy.sandbox.run_log import RunLog
@@ -89,34 +90,43 @@ class ProjectWall:
         self._pid = pid
         stack.enter_context(commit_bringer(self._project.git, run_directory, log))
         guarded = self._project.inside.guarded
-        if not guarded or not _wait_until_rooted(pid):
-            return
-        if not os.access(f"/proc/{pid}/ns/mnt", os.R_OK):
-            if not is_alive(pid):
-                return
-            self._say(
-                "warning: this user may not enter the container, so protected files of the project "
-                "that a program outside replaces are not protected again until it is restarted"
-            )
+        if not guarded:
             return
         try:
-            self.check(pid)  # where no hook could hold the container
+            self._guard = self._start_guard(guarded, run_directory, log, stack)
         except ClaudeProxyError:
-            if is_alive(pid):
+            if is_alive(pid):  # nothing would protect the project
                 self._kill()
                 raise
-            return
+        except BaseException:
+            self._kill()
+            raise
+
+    def _start_guard(
+        self,
+        guarded: Sequence[GuardedMount],
+        run_directory: RunDirectory,
+        log: RunLog,
+        stack: ExitStack,
+    ) -> MountGuard | None:
+        """Start the guard; None if the container has ended, or this user may not enter it."""
+        pid = self._pid
+        if not _wait_until_rooted(pid):
+            return None
+        if not os.access(f"/proc/{pid}/ns/mnt", os.R_OK):
+            if is_alive(pid):
+                self._say(
+                    "warning: this user may not enter the container, so protected files of the "
+                    "project that a program outside replaces are not protected again until it is "
+                    "restarted"
+                )
+            return None
+        self.check(pid)  # where no hook could hold the container
         guard = guard_process.start_mount_guard(guarded, pid, run_directory, log, whole=True)
         stack.enter_context(guard)
         guard.say = self._say_by_host_path
-        try:
-            guard.watch()
-        except ClaudeProxyError:
-            if is_alive(pid):
-                self._kill()
-                raise
-            return
-        self._guard = guard
+        guard.watch()
+        return guard
 
     def fileno(self) -> int | None:
         """Return the descriptor that is readable when the guard says something."""
@@ -223,15 +233,22 @@ def _root_of(pid: int, wanted: set[Path]) -> Path | None:
 
 
 def _wait_until_rooted(pid: int) -> bool:
-    """Wait until a container's first process has its root; return whether it still runs."""
+    """Wait until a container's first process has its root; return whether it still runs.
+
+    ClaudeProxyError if it runs without one for too long.
+    """
     deadline = time.monotonic() + _MOUNTED_PATIENCE_S
-    while time.monotonic() < deadline:
-        try:
+    while is_alive(pid):
+        with suppress(OSError):
             mounted = mountinfo.places_in(Path(f"/proc/{pid}/mountinfo").read_bytes())
-        except OSError:
-            return False
-        if Path(WORKSPACE) in mounted and _has_own_root(pid):
-            return is_alive(pid)
+            if Path(WORKSPACE) in mounted and _has_own_root(pid):
+                return True
+        if time.monotonic() > deadline:
+            raise ClaudeProxyError(
+                "the container does not get its root, so its project cannot be protected",
+                where=f"/proc/{pid}/mountinfo",
+                fix="see whether the machine is busy, and try again",
+            )
         time.sleep(_PAUSE_S)
     return False
 

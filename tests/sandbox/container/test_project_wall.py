@@ -1,6 +1,10 @@
 """What is mounted is compared with what was planned, and a container without its guard ends."""
 
 import os
+import signal
+import subprocess
+import tempfile
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -11,7 +15,15 @@ from claude_proxy.sandbox.container import project_wall
 from claude_proxy.sandbox.container.project_wall import ProjectWall
 from claude_proxy.sandbox.container.walled_project import walled, walled_again
 from claude_proxy.sandbox.plan.git_facts import GitMounts
-from claude_proxy.sandbox.plan.model import Mount, MountKind, SandboxPlan
+from claude_proxy.sandbox.plan.model import (
+    GuardedMount,
+    GuardKind,
+    Mount,
+    MountKind,
+    SandboxPlan,
+)
+from claude_proxy.sandbox.run_directory import RunDirectory
+from claude_proxy.sandbox.run_log import open_log
 from tests.support.container_parts import a_run_plan, a_sandbox
 
 
@@ -58,3 +70,23 @@ def test_a_process_that_ended_before_it_was_compared_is_an_error_and_no_crash(
     with pytest.raises(ClaudeProxyError, match="mounts cannot be compared: no such file"):
         ProjectWall(project, pytest.fail).check(child)
     project.abandon(pytest.fail)
+
+
+def test_a_container_that_does_not_get_its_root_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(project_wall, "_MOUNTED_PATIENCE_S", 0.0)
+    guarded = (GuardedMount(GuardKind.READ, tmp_path, tmp_path / ".envrc"),)
+    plan = replace(planned(tmp_path), guarded=guarded)
+    project = walled_again(plan, a_sandbox(project=tmp_path), GitMounts(), tmp_path, tmp_path)
+    wall = ProjectWall(project, pytest.fail)
+    command = subprocess.Popen(["sleep", "60"])
+
+    with ExitStack() as stack:
+        above = stack.enter_context(tempfile.TemporaryDirectory())  # short, for a socket
+        directory = stack.enter_context(RunDirectory.make(("sleep",), above=Path(above)))
+        log = stack.enter_context(closing(open_log(tmp_path, directory.name)))
+        with pytest.raises(ClaudeProxyError, match="does not get its root"):
+            wall.begin(command.pid, directory, log, stack)
+
+    assert command.wait() == -signal.SIGKILL

@@ -132,7 +132,6 @@ def options_of_subcommand(
 type Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
 
-# By the word in the table of options.
 def forwards(_context: click.Context, _param: click.Parameter, begun: str) -> list[CompletionItem]:
     """Return the services that listen on this machine's loopback now, for --forward."""
     from claude_proxy.system import listening_ports  # noqa: PLC0415 - only completion needs it
@@ -147,6 +146,7 @@ def publishes(_context: click.Context, _param: click.Parameter, begun: str) -> l
     return [CompletionItem(text) for text in usual if text.startswith(begun)]
 
 
+# By the word in the table of options.
 BY_SUBJECT: Mapping[str, Completer] = {
     "forwards": forwards,
     "publishes": publishes,

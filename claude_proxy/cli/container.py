@@ -3,16 +3,12 @@
 Each command is a module of its name, imported when it is invoked.
 """
 
-from importlib import import_module
-from typing import override
-
 import click
-from click.shell_completion import CompletionItem
 
-from claude_proxy.cli.groups import Group
+from claude_proxy.cli.groups import LazyGroup
 
 # The one-line descriptions are here so that `--help` need not import the commands; a test compares
-# them with the commands' own. In the module container_NAME is the command.
+# them with the commands' own.
 COMMANDS = {
     "run": "Make a container and run a command in it.",
     "exec": "Run one more command in a running container.",
@@ -45,38 +41,12 @@ Examples:
 """
 
 
-class LazyCommands(Group):
-    """A group whose commands are modules of their names, imported when they are invoked."""
-
-    @override
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
-
-    @override
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        command: click.Command = import_module(
-            f"claude_proxy.cli.container_{cmd_name.replace('-', '_')}"
-        ).command
-        return command
-
-    @override
-    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        items = [
-            CompletionItem(name, help=text)
-            for name, text in COMMANDS.items()
-            if name.startswith(incomplete)
-        ]
-        return items + click.Command.shell_complete(self, ctx, incomplete)
-
-    @override
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+def module_of(command: str) -> str:
+    """Return the name of the module that a command is in."""
+    return f"claude_proxy.cli.container_{command.replace('-', '_')}"
 
 
-@click.group(name="container", cls=LazyCommands, epilog=EPILOG)
+@click.group(name="container", cls=LazyGroup, texts=COMMANDS, module_of=module_of, epilog=EPILOG)
 def command() -> None:
     """Run any client in a container whose only network is the proxy.
 

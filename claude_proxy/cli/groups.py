@@ -3,10 +3,12 @@
 Nothing is run but what was typed: a near miss is named, never taken.
 """
 
-from collections.abc import Mapping
-from typing import override
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any, override
 
 import click
+from click.shell_completion import CompletionItem
 
 from claude_proxy.errors import ConfigError
 
@@ -70,3 +72,43 @@ class Group(click.Group):
             if shutil.which(name) is not None:
                 return f"to run {harmless(name)} in a sandbox: {PROGRAM} run -- {harmless(name)}"
         return f"use one of {', '.join(known)}" if ctx.parent else f"see `{PROGRAM} --help`"
+
+
+class LazyGroup(Group):
+    """A group whose commands are modules, imported when they are invoked.
+
+    `texts` are the one-line descriptions by command, so that no command is imported to be listed;
+    `module_of` names the module whose `command` it is.
+    """
+
+    def __init__(
+        self, *, texts: Mapping[str, str], module_of: Callable[[str], str], **attributes: Any
+    ) -> None:
+        super().__init__(**attributes)
+        self._texts = texts
+        self._module_of = module_of
+
+    @override
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self._texts)
+
+    @override
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self._texts:
+            return None
+        command: click.Command = import_module(self._module_of(cmd_name)).command
+        return command
+
+    @override
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        items = [
+            CompletionItem(name, help=text)
+            for name, text in self._texts.items()
+            if name.startswith(incomplete)
+        ]
+        return items + click.Command.shell_complete(self, ctx, incomplete)
+
+    @override
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(self._texts.items()))

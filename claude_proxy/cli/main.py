@@ -10,14 +10,13 @@ import gc
 import os
 import sys
 from collections.abc import Callable, Sequence
-from importlib import import_module
 from typing import TYPE_CHECKING, TextIO, override
 
 import click
 from click.shell_completion import CompletionItem, shell_complete
 
 from claude_proxy import __version__
-from claude_proxy.cli.groups import Group
+from claude_proxy.cli.groups import LazyGroup
 from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.sandbox import waiting_process
 from claude_proxy.system import file_shortage
@@ -89,31 +88,15 @@ def module_of(command: str) -> str:
     return "claude_proxy.cli." + {"import": "import_policies"}.get(command, command)
 
 
-class LazyGroup(Group):
-    """A group whose commands are modules of their names, imported when they are invoked."""
-
-    @override
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
-
-    @override
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        command: click.Command = import_module(module_of(cmd_name)).command
-        return command
+class Commands(LazyGroup):
+    """All commands; the first word may be left out, and is then `serve`."""
 
     @override
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if (args[0] in _STARTS or args[:2] == _CONTAINER_RUN) and not ctx.resilient_parsing:
-            # Until COMMAND runs, or the proxy serves: nearly all that a start makes, it keeps.
-            gc.disable()
-        if args[0] == "run" and not ctx.resilient_parsing:
-            waiting_process.expect(args[1:], os.environ)
-        if args[:2] == _CONTAINER_RUN and not ctx.resilient_parsing:
-            waiting_process.expect(args[2:], os.environ)
+        if not ctx.resilient_parsing:
+            _prepare_start(args)
         return super().resolve_command(ctx, args)
 
     @override
@@ -127,26 +110,27 @@ class LazyGroup(Group):
 
     @override
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        # Not the group's own way, which imports every command to ask for its description.
-        items = [
-            CompletionItem(name, help=text)
-            for name, text in COMMANDS.items()
-            if name.startswith(incomplete)
-        ]
-        items += click.Command.shell_complete(self, ctx, incomplete)
+        items = super().shell_complete(ctx, incomplete)
         default = self.get_command(ctx, DEFAULT_COMMAND)
         if default is not None and incomplete.startswith("-"):
             items += default.shell_complete(click.Context(default), incomplete)
         return items
 
-    @override
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+
+def _prepare_start(args: list[str]) -> None:
+    """Begin early what a start needs, before its options are read."""
+    makes_container = args[:2] == _CONTAINER_RUN
+    if args[0] in _STARTS or makes_container:
+        # Until COMMAND runs, or the proxy serves: nearly all that a start makes, it keeps.
+        gc.disable()
+    if args[0] == "run" or makes_container:
+        waiting_process.expect(args[2 if makes_container else 1 :], os.environ)
 
 
 @click.command(
-    cls=LazyGroup,
+    cls=Commands,
+    texts=COMMANDS,
+    module_of=module_of,
     name=PROGRAM,
     epilog=EPILOG,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},

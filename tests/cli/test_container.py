@@ -10,9 +10,7 @@ from claude_proxy.cli.main import main
 
 def test_the_descriptions_are_those_of_the_commands() -> None:
     said = {
-        name: importlib.import_module(
-            f"claude_proxy.cli.container_{name.replace('-', '_')}"
-        ).command.get_short_help_str(200)
+        name: importlib.import_module(container.module_of(name)).command.get_short_help_str(200)
         for name in container.COMMANDS
     }
 

@@ -236,6 +236,8 @@ def _refused(entry: tarfile.TarInfo) -> str | None:
         return "it is not a plain file"
     if not selection.is_history(entry.name):
         return "it is not a file of Claude Code's history"
+    if entry.size > selection.MOST_OF_A_FILE:  # before it is read into memory
+        return "it is larger than a file of the history may be"
     return None
 
 
@@ -263,15 +265,30 @@ def _place(root: int, path: str, content: bytes, owner: os.stat_result, *, repla
             stack.callback(os.close, above)
         if not replace and _exists(above, name):
             return False
-        new = f".{secrets.token_hex(8)}"
-        descriptor = os.open(
-            new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=above
-        )
+        try:
+            _replace(above, name, content, owner)
+        except OSError as error:
+            raise ClaudeProxyError(
+                f"a file of the history cannot be written: {(error.strerror or '').lower()}",
+                where=f"{path} in the container's home",
+                fix="make room; if something else has this name there, remove it",
+            ) from error
+    return True
+
+
+def _replace(above: int, name: str, content: bytes, owner: os.stat_result) -> None:
+    """Write a file under another name first, so that it is there as a whole or not at all."""
+    new = f".{secrets.token_hex(8)}"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+    descriptor = os.open(new, flags, 0o600, dir_fd=above)
+    try:
         with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor with special flags
             file.write(content)
             os.fchown(descriptor, owner.st_uid, owner.st_gid)
         os.rename(new, name, src_dir_fd=above, dst_dir_fd=above)
-    return True
+    except OSError:
+        os.unlink(new, dir_fd=above)
+        raise
 
 
 def _exists(above: int, name: str) -> bool:

@@ -9,6 +9,7 @@ import pytest
 
 from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.sandbox.container import history
+from claude_proxy.sandbox.container.plan import history_selection
 
 SESSION = ".claude/projects/-workspace/1.jsonl"
 TOKEN = "ghp_" + "a" * 36
@@ -201,6 +202,29 @@ def test_a_link_in_place_of_a_file_is_replaced_and_not_followed(
 
     assert outside.read_text() == "mine"
     assert not (other / ".claude.json").is_symlink()
+
+
+def test_a_directory_in_place_of_a_file_is_an_error_that_leaves_nothing_behind(
+    archive: Path, other: Path
+) -> None:
+    (other / ".claude/history.jsonl").mkdir(parents=True)
+    archive_of(archive, (".claude/history.jsonl", b"x"))
+
+    with pytest.raises(ClaudeProxyError, match="cannot be written: is a directory") as caught:
+        history.restore(archive, other, replace=True)
+
+    assert caught.value.where == ".claude/history.jsonl in the container's home"
+    assert [path.name for path in (other / ".claude").iterdir()] == ["history.jsonl"]
+
+
+def test_a_file_that_is_too_large_is_refused_before_it_is_read(
+    archive: Path, other: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history_selection, "MOST_OF_A_FILE", 3)
+    archive_of(archive, (SESSION, b"1234"))
+
+    with pytest.raises(ClaudeProxyError, match="larger than a file of the history may be"):
+        history.restore(archive, other, replace=True)
 
 
 def test_files_that_are_there_are_kept(home: Path, archive: Path, other: Path) -> None:

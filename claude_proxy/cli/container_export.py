@@ -8,6 +8,7 @@ from claude_proxy.cli.container_history import home_of
 from claude_proxy.cli.container_options import name_argument, statedir_option
 from claude_proxy.cli.run import say
 from claude_proxy.sandbox.container import history
+from claude_proxy.sandbox.run_clone import counted
 
 EPILOG = """\b
 Examples:
@@ -30,7 +31,9 @@ def command(*, name: str, file: Path, redact: bool, force: bool, statedir: str |
     """Write a container's history of Claude Code into FILE, without credentials."""
     home = home_of(statedir, name)
     done = history.export(home, file, redact=redact, replace=force)
-    say(f"exported: {done.files} files into {file}")
+    say(f"exported: {counted(done.files, 'file')} into {file}")
     if done.redacted:
-        say(f"note: in {done.redacted} of them, what looked like a credential was replaced")
+        say(
+            f"note: in {counted(done.redacted, 'file')}, what looked like a credential was replaced"
+        )
     return 0

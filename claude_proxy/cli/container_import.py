@@ -8,6 +8,7 @@ from claude_proxy.cli.container_history import home_of
 from claude_proxy.cli.container_options import name_argument, statedir_option
 from claude_proxy.cli.run import say
 from claude_proxy.sandbox.container import history
+from claude_proxy.sandbox.run_clone import counted
 
 EPILOG = """\b
 Examples:
@@ -25,7 +26,8 @@ def command(*, name: str, file: Path, force: bool, statedir: str | None) -> int:
     """Write an exported history of Claude Code into the home of a container."""
     home = home_of(statedir, name)
     done = history.restore(file, home, replace=force)
-    say(f"imported: {done.files} files")
+    say(f"imported: {counted(done.files, 'file')}")
     if done.kept:
-        say(f"note: {len(done.kept)} files that were there are kept; --force replaces them")
+        kept = counted(len(done.kept), "file")
+        say(f"note: kept {kept} that the container already had; --force replaces such files")
     return 0

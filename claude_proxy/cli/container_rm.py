@@ -34,13 +34,13 @@ def command(*, names: tuple[str, ...], every: bool, force: bool, statedir: str |
     failed = 0
     for name in _names(place, names, every=every):
         try:
-            _remove(place, name, force=force)
+            done = _remove(place, name, force=force)
         except ClaudeProxyError as error:
             failed = failed or error.exit_code
             first, *more = error.lines()
             click.echo("\n".join(["claude-proxy: " + first, *more]), err=True)
         else:
-            click.echo(f"removed the container {name}", err=True)
+            click.echo(done, err=True)
     return failed
 
 
@@ -57,16 +57,26 @@ def _names(place: Path, names: tuple[str, ...], *, every: bool) -> Iterator[str]
     yield from dict.fromkeys(names)
 
 
-def _remove(place: Path, name: str, *, force: bool) -> None:
+def _remove(place: Path, name: str, *, force: bool) -> str:
+    """Remove a container, or what is left of one; return what was removed."""
     try:
         stored = store.load(place, name)
     except ClaudeProxyError:
-        directory = store.directory_of(place, name)
-        if not force or not directory.exists():
+        if not force or not store.directory_of(place, name).exists():
             raise
-        store.remove(place, name)  # its record cannot be read
-        return
+        return _remove_directory(place, name)
     with name_lock.held(place, name):
         ending.remove(engine_of(stored), stored, place, run.say, force=force)
     untold.tell(place, name, run.say)
     container_clone.report(place, stored, run.say)
+    return f"removed the container {name}"
+
+
+def _remove_directory(place: Path, name: str) -> str:
+    """Remove the directory of a container without a record; its engine is not known."""
+    with name_lock.held(place, name):  # a start writes its record last
+        store.remove(place, name)
+    return (
+        f"removed what was kept of {name}, which had no record that could be read; if podman or "
+        f"docker still has a container of this name, remove it there: podman rm --force {name}"
+    )

@@ -85,7 +85,7 @@ def load(statedir: Path, name: str) -> StoredContainer:
         raise ClaudeProxyError(
             "the record of a container cannot be read",
             where=str(path),
-            fix=f"remove the container: claude-proxy container rm --force {name}",
+            fix=f"remove what is kept of it: claude-proxy container rm --force {name}",
         ) from error
 
 

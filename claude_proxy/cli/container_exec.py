@@ -9,7 +9,12 @@ from typing import override
 
 import click
 
-from claude_proxy.cli.container_options import complete_names, statedir_option
+from claude_proxy.cli.container_options import (
+    CommandAfterDashes,
+    command_after_dashes,
+    complete_names,
+    statedir_option,
+)
 from claude_proxy.cli.container_options import statedir as statedir_in_force
 from claude_proxy.cli.container_targets import (
     RunningContainer,
@@ -30,20 +35,16 @@ Examples:
 The exit code is that of CMD; 126 and 127 if it cannot be executed or is not in the image.
 """
 
-_COMMAND = "claude_proxy.exec_command"  # in `Context.meta`
 
-
-class CommandAfterDashes(click.Command):
-    """A command whose last argument, CMD, is what follows `--`."""
+class ExecCommand(CommandAfterDashes):
+    """`container exec`, which answers a CMD without dashes with how it is written."""
 
     @override
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        at = args.index("--") if "--" in args else len(args)
-        ctx.meta[_COMMAND] = tuple(args[at + 1 :])
         try:
-            return super().parse_args(ctx, args[:at])
+            return super().parse_args(ctx, args)
         except click.UsageError as error:
-            if at < len(args) or ctx.resilient_parsing:
+            if "--" in args or ctx.resilient_parsing:
                 raise
             said = error.format_message().rstrip(".")
             raise click.UsageError(
@@ -53,7 +54,7 @@ class CommandAfterDashes(click.Command):
 
 @click.command(
     name="exec",
-    cls=CommandAfterDashes,
+    cls=ExecCommand,
     epilog=EPILOG,
     options_metavar="[NAME] [OPTIONS] [-- CMD [ARGS]...]",
 )
@@ -70,7 +71,7 @@ def command(
     context: click.Context, /, name: str | None, *, terminal: bool | None, statedir: str | None
 ) -> int:
     """Run one more command in a running container."""
-    words: tuple[str, ...] = context.meta[_COMMAND]
+    words = command_after_dashes(context)
     container = running(statedir_in_force(statedir), name)
     warn_without_keeper(container)
     if not words:

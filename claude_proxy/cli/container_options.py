@@ -1,8 +1,8 @@
-"""What the commands of `container` share: the name of a container, and where they are kept."""
+"""What the commands of `container` share: names, options, CMD, and where containers are kept."""
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, override
 
 import click
 from click.shell_completion import CompletionItem
@@ -11,6 +11,24 @@ from claude_proxy.cli import paths
 from claude_proxy.sandbox.container import store
 from claude_proxy.sandbox.container.engine import Engine
 from claude_proxy.sandbox.container.store import StoredContainer
+
+_COMMAND = "claude_proxy.container_command"  # in `Context.meta`
+
+
+class CommandAfterDashes(click.Command):
+    """A command whose last argument, CMD, is what follows `--`."""
+
+    @override
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        at = args.index("--") if "--" in args else len(args)
+        ctx.meta[_COMMAND] = tuple(args[at + 1 :])
+        return super().parse_args(ctx, args[:at])
+
+
+def command_after_dashes(context: click.Context) -> tuple[str, ...]:
+    """Return CMD; empty if there is none."""
+    words: tuple[str, ...] = context.meta[_COMMAND]
+    return words
 
 
 def complete_names(
@@ -28,6 +46,19 @@ def complete_names(
 def name_argument(function: Any) -> Any:
     """Add the argument that names a container."""
     return click.argument("name", shell_complete=complete_names)(function)
+
+
+def patience_option(function: Any) -> Any:
+    """Add the option that says how long a container that is stopped has to end."""
+    return click.option(
+        "--time",
+        "seconds",
+        type=click.IntRange(min=0),
+        default=10,
+        show_default=True,
+        metavar="SECONDS",
+        help="How long to wait after SIGTERM before SIGKILL.",
+    )(function)
 
 
 def statedir_option(function: Any) -> Any:

@@ -6,11 +6,10 @@ Law kept: no quiet downgrade: what would stop the start is found before anything
 import click
 
 from claude_proxy.cli import run
-from claude_proxy.cli.container_options import engine_of, statedir_option
+from claude_proxy.cli.container_options import engine_of, patience_option, statedir_option
 from claude_proxy.cli.container_options import statedir as statedir_in_force
 from claude_proxy.cli.container_start import spec_again
-from claude_proxy.cli.container_targets import all_meant, several_names
-from claude_proxy.errors import ClaudeProxyError
+from claude_proxy.cli.container_targets import all_meant, refuse_temporary, several_names
 from claude_proxy.sandbox.container import ending, launcher, name_lock, untold
 
 EPILOG = """\b
@@ -25,15 +24,7 @@ The policy and the credentials are read again; image and options stay as they we
 @click.command(name="restart", epilog=EPILOG)
 @several_names
 @click.option("--all", "every", is_flag=True, help="Restart all containers.")
-@click.option(
-    "--time",
-    "seconds",
-    type=click.IntRange(min=0),
-    default=10,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long to wait after SIGTERM before SIGKILL.",
-)
+@patience_option
 @statedir_option
 @click.pass_context
 def command(
@@ -47,14 +38,11 @@ def command(
 ) -> int:
     """Stop a container and start it again."""
     place = statedir_in_force(statedir)
+    found = all_meant(place, names, every=every, running=False)
+    for stored in found:
+        refuse_temporary(stored)
     code = 0
-    for stored in all_meant(place, names, every=every, running=False):
-        if stored.remove:
-            raise ClaudeProxyError(
-                f'the container "{stored.name}" is removed when it ends, as --rm says',
-                where=stored.name,
-                fix="make it without --rm",
-            )
+    for stored in found:
         engine = engine_of(stored)
         launcher.ours(engine, stored)
         with spec_again(context, place, stored) as spec:

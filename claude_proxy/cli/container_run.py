@@ -7,11 +7,12 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, override
+from typing import Any
 
 import click
 
 from claude_proxy.cli import container_presets, options, run
+from claude_proxy.cli.container_options import CommandAfterDashes, command_after_dashes
 from claude_proxy.cli.run_choices import RunOptions, run_spec_of
 from claude_proxy.config import policy_files
 from claude_proxy.config.option_table import Subcommand
@@ -56,22 +57,15 @@ _TEXTS = {
     "/dev/shm. The home is a volume, which it does not limit.  "
     "[default: a quarter of the machine's memory]",
 }
-_COMMAND = "claude_proxy.container_command"  # in `Context.meta`
 
 
-class CommandAfterDashes(options.TopicalCommand):
-    """A command whose last argument, CMD, is what follows `--`."""
-
-    @override
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        at = args.index("--") if "--" in args else len(args)
-        ctx.meta[_COMMAND] = tuple(args[at + 1 :])
-        return super().parse_args(ctx, args[:at])
+class RunCommand(CommandAfterDashes, options.TopicalCommand):
+    """`container run`, whose help lists the options below headings."""
 
 
 @click.command(
     name="run",
-    cls=CommandAfterDashes,
+    cls=RunCommand,
     epilog=EPILOG,
     options_metavar="[DIR] [OPTIONS] [-- CMD [ARGS]...]",
 )
@@ -144,7 +138,7 @@ def spec_of(context: click.Context, given: Mapping[str, Any]) -> ContainerSpec:
     config = options.config_of(context)
     values = options.in_force(context, given)
     sources = run.policy_sources(context, values)
-    command: tuple[str, ...] = context.meta[_COMMAND]
+    command = command_after_dashes(context)
     own = {name: values.pop(name) for name in _OWN}
     image = container_presets.image_of(own)
     _refuse_command_as_directory(own["directory"], command)

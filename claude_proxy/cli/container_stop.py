@@ -3,7 +3,7 @@
 import click
 
 from claude_proxy.cli import run
-from claude_proxy.cli.container_options import engine_of, statedir_option
+from claude_proxy.cli.container_options import engine_of, patience_option, statedir_option
 from claude_proxy.cli.container_options import statedir as statedir_in_force
 from claude_proxy.cli.container_targets import NoneRunsError, all_meant, several_names
 from claude_proxy.sandbox.container import container_clone, ending, store, untold
@@ -21,15 +21,7 @@ A container that does not run, or that there is none of, is no error.
 @click.command(name="stop", epilog=EPILOG)
 @several_names
 @click.option("--all", "every", is_flag=True, help="Stop all containers.")
-@click.option(
-    "--time",
-    "seconds",
-    type=click.IntRange(min=0),
-    default=10,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long to wait after SIGTERM before SIGKILL.",
-)
+@patience_option
 @statedir_option
 def command(*, names: tuple[str, ...], every: bool, seconds: int, statedir: str | None) -> int:
     """Stop containers."""

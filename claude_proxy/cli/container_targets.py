@@ -111,6 +111,16 @@ def all_meant(
     return [meant(statedir, None, running=running)]
 
 
+def refuse_temporary(stored: StoredContainer, *, otherwise: str = "") -> None:
+    """Refuse a container that is gone when it ends; `otherwise` is what else its user can do."""
+    if stored.remove:
+        raise ClaudeProxyError(
+            f'the container "{stored.name}" is removed when it ends, because of --rm',
+            where=stored.name,
+            fix="make it without --rm" + (f"; or {otherwise}" if otherwise else ""),
+        )
+
+
 def warn_without_keeper(container: RunningContainer) -> None:
     """Say that a container has lost its proxy, which is no reason not to go into it."""
     if not container.has_keeper:

@@ -9,8 +9,8 @@ from claude_proxy.cli import options
 from claude_proxy.cli.container_build import show
 from claude_proxy.cli.container_network import network_options, network_settings, until_interrupted
 from claude_proxy.cli.container_options import engine_of, name_argument
+from claude_proxy.cli.container_targets import refuse_temporary
 from claude_proxy.cli.run import say
-from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.sandbox.container import store, updates
 from claude_proxy.sandbox.container.image_build import BuildRules
 from claude_proxy.sandbox.container.plan.build_rules import Source
@@ -67,12 +67,7 @@ def _update(context: click.Context, given: dict[str, Any]) -> int:
     if given["addresses"] and given["mirror"] is None:
         raise click.UsageError("--address is for a server that is named: add --mirror")
     stored = store.load(settings.statedir, given["name"])
-    if stored.remove:
-        raise ClaudeProxyError(
-            f'the container "{stored.name}" is removed when it ends, as --rm says',
-            where=stored.name,
-            fix="make it without --rm; or build an image: claude-proxy container build",
-        )
+    refuse_temporary(stored, otherwise="build an image: claude-proxy container build")
     engine = engine_of(stored)
     mirror = given["mirror"]
     request = UpdateRequest(

@@ -197,7 +197,8 @@ def test_ports_of_services_of_this_machine_are_not_published_by_themselves(
         published.publisher.watch(frozenset())
 
     assert published.recorded == []
-    assert listening_ports.of_this_machine() - before == set()
+    # Other programs of this machine listen and end meanwhile.
+    assert port not in listening_ports.of_this_machine() - before
 
 
 def test_ports_that_are_the_runs_own_are_passed_over_in_silence(published: Published) -> None:

@@ -7,6 +7,7 @@ Nothing in the sandbox sees it, as it stays in the process namespace outside.
 """
 
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -29,8 +30,8 @@ class NamespaceDoor:
     def __init__(self, pid: int) -> None:
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._tables: tuple[int, ...] = ()
-        self._child = os.fork()
-        if self._child == 0:
+        self.child = os.fork()
+        if self.child == 0:
             _serve(pid, theirs)
         theirs.close()
         self._channel.settimeout(_PATIENCE_S)
@@ -55,9 +56,11 @@ class NamespaceDoor:
         word = next(word for word, one in _FAMILIES.items() if one is family)
         self._channel.send(word)
         message, descriptors, _, _ = socket.recv_fds(self._channel, _MESSAGE_LIMIT, 1)
-        if message != _MADE or len(descriptors) != 1:
-            raise OSError(int(message or b"0"), "no socket can be made in the sandbox")
-        return socket.socket(fileno=descriptors[0])
+        if descriptors:
+            return socket.socket(fileno=descriptors[0])
+        # One that was made and did not arrive: this process has too many files open.
+        code = errno.EMFILE if message == _MADE else int(message or b"%d" % errno.EPIPE)
+        raise OSError(code, "no socket can be made in the sandbox")
 
     def listening(self) -> frozenset[int]:
         """Return the ports inside that 127.0.0.1 or [::1] leads to."""
@@ -70,8 +73,8 @@ class NamespaceDoor:
             os.close(table)
         self._tables = ()
         with contextlib.suppress(ProcessLookupError):
-            os.kill(self._child, signal.SIGKILL)
-        os.waitpid(self._child, 0)
+            os.kill(self.child, signal.SIGKILL)
+        os.waitpid(self.child, 0)
 
     def __enter__(self) -> Self:
         return self

@@ -11,6 +11,7 @@ It copies bytes as the relay does (`relay.bridge`), in one thread, with the same
 import errno
 import json
 import os
+import select
 import socket
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,7 +21,8 @@ from typing import Any
 
 from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.sandbox import namespace_door
-from claude_proxy.sandbox.relay.bridge import Bridge, Loop
+from claude_proxy.sandbox.relay import relay
+from claude_proxy.sandbox.relay.bridge import DEFAULT_LIMIT, Bridge, Loop
 from claude_proxy.sandbox.relay.relay_target import Place, RelayTarget
 from claude_proxy.system import listening_ports
 
@@ -105,9 +107,18 @@ class _Publication:
 class Publisher:
     """The published ports of one sandbox."""
 
-    def __init__(
-        self, door: namespace_door.NamespaceDoor, loop: Loop, *, record: Record, log: Say, say: Say
+    def __init__(  # noqa: PLR0913 - what each publication needs
+        self,
+        door: namespace_door.NamespaceDoor,
+        loop: Loop,
+        *,
+        record: Record,
+        log: Say,
+        say: Say,
+        limit: int = DEFAULT_LIMIT,
     ) -> None:
+        """Make one without ports; `limit` is how many clients each port has at once."""
+        self._limit = limit
         self._door = door
         self._loop = loop
         self._record = record
@@ -134,7 +145,7 @@ class Publisher:
     def _opened(self, listener: socket.socket, place: str, port: int) -> _Publication:
         self._record(f"{place} leads to port {port} inside")
         target = ServerInside(port, self._door)
-        bridge = Bridge([listener], target, report=self._log, loop=self._loop)
+        bridge = Bridge([listener], target, limit=self._limit, report=self._log, loop=self._loop)
         bridge.open()
         return _Publication(place, port, listener, bridge)
 
@@ -184,10 +195,10 @@ class Publisher:
                 f"programs of this machine would take it for {what} of their own; to publish it "
                 f"nevertheless: --publish {port}:{port}"
             )
-        if port in listening_ports.of_this_machine():
-            return f"{_HOST}:{port} is in use on this machine; take another: --publish 0:{port}"
         if len(self._new) + len(self._ending) >= MOST_AT_ONCE or self._count >= MOST_EVER:
             return "too many ports are published already"
+        if port in listening_ports.of_this_machine():  # last, as it takes longest
+            return f"{_HOST}:{port} is in use on this machine; take another: --publish 0:{port}"
         return None
 
     def _say_once(self, port: int, line: str) -> None:
@@ -249,21 +260,31 @@ def _writer(descriptor: int, prefix: str) -> Say:
     def say(line: str) -> None:
         shown = "".join(char if char.isprintable() else "?" for char in line)
         with suppress(OSError):  # nobody reads it: no reason to stop
-            os.write(descriptor, f"{prefix}{shown}\n".encode())
+            if _takes_more(descriptor):
+                os.write(descriptor, f"{prefix}{shown}\n".encode())
 
     return say
+
+
+def _takes_more(descriptor: int) -> bool:
+    """Tell whether a line can be written without waiting for who reads it."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLOUT)
+    return bool(poll.poll(0))
 
 
 def _serve(task: dict[str, Any], report: int) -> None:
     # Before anything else is opened: the door's process must hold nothing but its channel.
     with namespace_door.NamespaceDoor(task["pid"]) as door:
         loop = Loop()
+        ports = len(task["ports"]) + (MOST_AT_ONCE if task["auto"] else 0)
         publisher = Publisher(
             door,
             loop,
             record=_recorder(task["record"]),
             log=_writer(2, ""),
             say=_writer(task["terminal"], "claude-proxy: "),
+            limit=relay.limit_of(DEFAULT_LIMIT, ports),
         )
         try:
             for descriptor, place, port in task["ports"]:
@@ -271,7 +292,6 @@ def _serve(task: dict[str, Any], report: int) -> None:
             if task["auto"]:
                 publisher.watch(frozenset(task["skipped"]))
             os.write(report, READY)
-            os.close(report)
             loop.watch(task["until"], 0, EVENT_READ, lambda _events: loop.stop())
             loop.run()
         finally:
@@ -286,7 +306,7 @@ def run(words: list[str]) -> int:
     except ClaudeProxyError as error:
         problem = {"what": error.what, "where": error.where, "fix": error.fix}
         line = json.dumps({"code": error.exit_code, "problems": [problem]})
-        with suppress(OSError):  # it was ready, and nobody reads it any more
+        with suppress(OSError):  # once it was ready, nobody reads it any more
             os.write(task["report"], line.encode() + b"\n")
         return error.exit_code
     return 0

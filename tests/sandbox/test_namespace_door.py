@@ -1,6 +1,10 @@
 """Sockets are made in the sandbox's network, and who listens there is seen from outside."""
 
+import contextlib
+import errno
 import os
+import resource
+import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +22,19 @@ from tests.support.waiting import until
 def box(program: FindProgram) -> Iterator[NetworkBox]:
     with network_box(program("bwrap")) as box:
         yield box
+
+
+@contextlib.contextmanager
+def descriptors_used_up() -> Iterator[None]:
+    """Let this process open no more files."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.dup(0)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_a_socket_that_is_made_there_reaches_a_server_inside(box: NetworkBox) -> None:
@@ -41,6 +58,27 @@ def test_a_socket_that_is_made_there_reaches_nothing_outside(box: NetworkBox) ->
         pytest.raises(ConnectionRefusedError),
     ):
         client.connect(outside.getsockname())
+
+
+def test_too_many_open_files_are_an_error_and_pass(box: NetworkBox) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with NamespaceDoor(box.init) as door:
+        with descriptors_used_up(), pytest.raises(OSError, match="no socket") as refused:
+            door.make(socket.AF_INET)
+        with box.server(3000), door.make(socket.AF_INET) as client:
+            client.connect(("127.0.0.1", 3000))
+
+    assert refused.value.errno == errno.EMFILE
+    assert resource.getrlimit(resource.RLIMIT_NOFILE) == (soft, hard)
+
+
+def test_once_its_child_has_ended_no_socket_can_be_made(box: NetworkBox) -> None:
+    with NamespaceDoor(box.init) as door:
+        os.kill(door.child, signal.SIGKILL)
+
+        for _ in range(2):
+            with pytest.raises(OSError, match=r"."):
+                door.make(socket.AF_INET)
 
 
 def test_who_listens_inside_is_seen_and_nobody_else(box: NetworkBox) -> None:

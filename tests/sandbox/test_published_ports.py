@@ -2,11 +2,13 @@
 
 import json
 import os
+import resource
+import select
 import socket
 import sqlite3
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import pytest
@@ -111,6 +113,63 @@ def test_what_is_published_by_itself_is_said_to_the_user(
     os.close(writing)
 
     assert said == b"claude-proxy: port 80 inside is not published: it is a privileged port\n"
+
+
+def test_a_terminal_that_takes_no_more_does_not_hold_up_the_ports(
+    box: NetworkBox, settings: Settings, tmp_path: Path
+) -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(writing, bytes(select.PIPE_BUF))
+    os.set_blocking(writing, True)
+    with (
+        tempfile.TemporaryDirectory(prefix="runs-") as above,
+        RunDirectory.make(("sleep",), above=Path(above)) as run_directory,
+        closing(open_log(tmp_path, "tried")) as log,
+        published_ports.opened([ANY]) as listeners,
+        box.server(80),
+        box.server(3000) as server,
+    ):
+        place = listeners[0].socket.getsockname()
+        with published_ports.start(
+            listeners, box.init, run_directory, log, settings, auto=True, terminal=writing
+        ) as publisher:
+            publisher.wait_until_ready(StartPatience())
+            with socket.create_connection(place, 60), server.accept()[0] as peer:
+                assert peer.getsockname()[1] == 3000
+        said = log.path.read_text()
+    os.close(reading)
+    os.close(writing)
+
+    assert "port 80 inside is not published" in said
+
+
+def test_more_clients_than_files_may_be_open_at_first_are_served(
+    box: NetworkBox, settings: Settings, tmp_path: Path
+) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with (
+        tempfile.TemporaryDirectory(prefix="runs-") as above,
+        RunDirectory.make(("sleep",), above=Path(above)) as run_directory,
+        closing(open_log(tmp_path, "tried")) as log,
+        published_ports.opened([ANY]) as listeners,
+        box.server(3000) as server,
+        ExitStack() as stack,
+    ):
+        place = listeners[0].socket.getsockname()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+        try:
+            publisher = published_ports.start(listeners, box.init, run_directory, log, settings)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        stack.enter_context(publisher).wait_until_ready(StartPatience())
+        for _ in range(60):
+            client = stack.enter_context(socket.create_connection(place, 60))
+            peer = stack.enter_context(server.accept()[0])
+            client.sendall(b"hello")
+            assert peer.recv(5) == b"hello"
 
 
 def test_a_sandbox_that_cannot_be_entered_ends_the_start_with_the_reason(

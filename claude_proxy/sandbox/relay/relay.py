@@ -58,6 +58,7 @@ _BACKLOG = 1024
 _HEADER_LIMIT = 1024
 _DESCRIPTORS_WANTED = 65536
 _DESCRIPTORS_RESERVED = 32  # for everything but connections
+_FAKE_NETWORK_RESERVED = 128  # for its listeners, and its questions to the proxy
 _PATH_LIMIT = 103 if sys.platform == "darwin" else 107  # sun_path, without its final NUL
 _PORT_LIMIT = 65535
 _LOOPBACK_6 = bytes(15) + b"\x01"
@@ -402,7 +403,8 @@ def serve(
         raise ConfigError(f"a relay needs {missing}", fix="see `claude-proxy relay --help`")
     target = parse_target(options.to)
     bridges = 1 + len(options.tunnels) + (options.fake_network is not None)
-    limit = _limit_of(options.limit, bridges)
+    others = 0 if options.fake_network is None else _FAKE_NETWORK_RESERVED
+    limit = limit_of(options.limit, bridges, others)
     with _Signals(forwarded) as signals, ExitStack() as stack:
         listeners = [_listener_of(text, options, stack) for text in options.listen]
         _refuse_loop(target, listeners)
@@ -557,21 +559,25 @@ class _Signals:
         self._writing.close()
 
 
-def _limit_of(requested: int, bridges: int = 1) -> int:
-    """Raise the limit of open files if needed; return how many clients it allows each bridge."""
-    return max(1, _clients_allowed(requested * bridges) // bridges)
+def limit_of(requested: int, bridges: int = 1, others: int = 0) -> int:
+    """Raise the limit of open files if needed; return how many clients it allows each bridge.
+
+    Each has one listener at least; `others` are open besides.
+    """
+    reserved = _DESCRIPTORS_RESERVED + bridges + others
+    return max(1, _clients_allowed(requested * bridges, reserved) // bridges)
 
 
-def _clients_allowed(requested: int) -> int:
+def _clients_allowed(requested: int, reserved: int) -> int:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = _DESCRIPTORS_WANTED if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS_WANTED)
-    needed = min(2 * requested + _DESCRIPTORS_RESERVED, most)
+    needed = min(2 * requested + reserved, most)
     if soft != resource.RLIM_INFINITY and soft < needed:
         # macOS has another limit besides this one, so this may fail.
         with suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
             soft = needed
-    room = requested if soft == resource.RLIM_INFINITY else (soft - _DESCRIPTORS_RESERVED) // 2
+    room = requested if soft == resource.RLIM_INFINITY else (soft - reserved) // 2
     return max(1, min(requested, room))
 
 

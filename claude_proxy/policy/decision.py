@@ -49,8 +49,14 @@ def allowed_by(rule: Rule, *, restricted: bool = False) -> Decision:
     return Decision(allowed=True, reason=Reason.RULE_MATCHED, rule=rule, restricted=restricted)
 
 
-def tunnel_allowed_by(
-    rule: Rule, *, tls: Tls | None, plain: bool, secure: bool, raw: bool = False
+def tunnel_allowed_by(  # noqa: PLR0913 - what may be inside
+    rule: Rule,
+    *,
+    tls: Tls | None,
+    plain: bool,
+    secure: bool,
+    raw: bool = False,
+    opaque: bool = False,
 ) -> Decision:
     """Return the decision that allows a tunnel because of `rule`."""
     return Decision(
@@ -61,7 +67,7 @@ def tunnel_allowed_by(
         plain=plain,
         secure=secure,
         raw=raw,
-        opaque=raw and rule.opaque,
+        opaque=opaque,
     )
 
 

@@ -143,10 +143,11 @@ class PortRules:
         return self._no_rule if rules.denied is None else rules.denied
 
     def open_rules(self) -> Iterator[Rule]:
-        """Yield the allow rules of the schemes that are not denied completely."""
-        if self._is_raw:
-            yield from self._tcp.rules
-        for rules in self._by_scheme.values():
+        """Yield the allow rules of the schemes that are not denied completely.
+
+        Where bytes of any protocol pass, those for tcp alone: no other names an address for them.
+        """
+        for rules in (self._tcp,) if self._is_raw else self._by_scheme.values():
             if rules.open:
                 yield from rules.rules
 
@@ -163,10 +164,14 @@ class PortRules:
         if rule is None:
             return next(self.whole_denials(raw=bool(self._tcp.rules)), self._no_rule)
         if self._is_raw:
-            rule = self._opaque or rule
-            # A denial of https is one of TLS, wherever it is spoken.
+            opaque = self._opaque
             return tunnel_allowed_by(
-                rule, tls=Tls.PASSTHROUGH, plain=False, secure=tls.denied is None, raw=True
+                opaque or rule,
+                tls=Tls.PASSTHROUGH,
+                plain=False,
+                secure=tls.denied is None,  # a denial of https is one of TLS, wherever it is spoken
+                raw=True,
+                opaque=opaque is not None,
             )
         mode = Tls.INTERCEPT if tls.open else None
         if tls.open and not tls.limited:
@@ -177,7 +182,12 @@ class PortRules:
 
     @property
     def _opaque(self) -> Rule | None:
-        """The rule by which not even the first bytes are looked at, if there is one."""
+        """The rule by which not even the first bytes are looked at, if there is one.
+
+        A denial of http or https is kept by looking at them.
+        """
+        if any(rules.denied is not None for rules in self._by_scheme.values()):
+            return None
         return next((rule for rule in self._tcp.rules if rule.opaque), None)
 
     @property

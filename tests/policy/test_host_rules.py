@@ -366,11 +366,13 @@ def test_a_denial_of_https_is_one_of_tls_in_a_tunnel_of_tcp() -> None:
 
 def test_an_address_that_is_not_public_needs_the_addresses_of_the_rule_for_tcp() -> None:
     named = Policy((tcp("a.test", 22, addresses=("10.1.2.3/32",)),))
-    unnamed = Policy((RAW, rule("a.test", addresses=("10.1.2.3/32",))))
+    elsewhere = Policy((RAW, rule("a.test", addresses=("10.1.2.3/32",))))
+    for_requests = Policy((RAW, rule("a.test", ports=(22,), addresses=("10.1.2.3/32",))))
 
     address = ip_address("10.1.2.3")
     assert named.decide_address(at("a.test:22"), address).allowed
-    assert unnamed.decide_address(at("a.test:22"), address).reason is Reason.ADDRESS_NOT_ALLOWED
+    for unnamed in (elsewhere, for_requests):
+        assert unnamed.decide_address(at("a.test:22"), address).reason is Reason.ADDRESS_NOT_ALLOWED
 
 
 def test_a_network_that_is_denied_for_tcp_is_denied_to_tunnels_of_tcp_alone() -> None:

@@ -63,6 +63,17 @@ def test_a_deny_rule_wins(denied: str) -> None:
     assert not all(decision.allowed for decision in decisions)
 
 
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_denial_of_a_scheme_is_kept_by_a_look_at_the_first_bytes(scheme: str) -> None:
+    denial = f"deny: [{{host: localhost, scheme: {scheme}}}]"
+
+    decision = policy_of(denial).decide_connect(SERVICE)
+
+    assert (decision.raw, decision.opaque) == (True, False)
+    assert decision.secure == (scheme == "http")
+    assert not policy_of(denial, port=80).decide_connect(Authority.of("localhost", 80)).raw
+
+
 def test_without_a_port_the_policy_is_the_same() -> None:
     policy = Policy()
 

@@ -45,6 +45,17 @@ def test_a_script_reaches_what_is_allowed_and_the_summary_says_so(
     assert ran.outputs["report"] == {"denied": "0"}
 
 
+def test_what_a_script_leaves_in_the_checkout_is_no_module_of_the_steps(
+    runner: ActionRunner,
+) -> None:
+    script = "for name in json secrets sys venv; do echo 'raise SystemExit(77)' > $name.py; done"
+
+    for _ in range(2):  # the second time they are there from the first step on
+        ran = run(runner, script)
+
+        assert ran.codes == dict.fromkeys(("install", "check", "run", "report"), 0), ran.said
+
+
 def test_a_denial_fails_the_step_and_is_in_the_summary(runner: ActionRunner) -> None:
     ran = run(runner, "curl -sS https://denied.test/ || true")
 

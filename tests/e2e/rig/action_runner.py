@@ -43,7 +43,7 @@ class ActionRunner:
         # What the first step would install.
         program = installed / "claude-proxy"
         words = " ".join(map(str, runs.program()))
-        program.write_text(f'#!/bin/sh\nexec {words} "$@"\n')
+        program.write_text(f'#!/bin/sh\nexport PYTHONSAFEPATH=1\nexec {words} "$@"\n')
         program.chmod(0o755)
         for place in (self.temporary / "claude-proxy", *installed.parents[:2], installed):
             place.chmod(0o700 if place.name == "claude-proxy" else 0o755)
@@ -97,6 +97,7 @@ class ActionRunner:
                 **variables,
                 **named,
                 RUNNER_TEMP=str(self.temporary),
+                PYTHONSAFEPATH="",  # a runner does not set it
                 ACTIONS_RUNTIME_TOKEN=SECRET,
             ),
             stdin=subprocess.DEVNULL,

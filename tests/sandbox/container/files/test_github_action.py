@@ -57,6 +57,16 @@ def test_nothing_asks_for_root_or_docker() -> None:
     assert not re.search(r"\b(sudo|docker|podman)\b", scripts)
 
 
+def test_python_imports_nothing_of_the_checkout() -> None:
+    """With -c and -m it looks for modules in the directory of the job, where the script writes."""
+    scripts = "".join(step["run"] for step in action()["runs"]["steps"])
+
+    started = re.findall(r'python"? (-.*)|\$PYTHON" (-.*)', scripts, re.IGNORECASE)
+
+    assert len(started) >= 6
+    assert [words for pair in started for words in pair if words and words[:3] != "-I "] == []
+
+
 def test_the_sandbox_is_tried_before_the_script() -> None:
     names = [step["id"] for step in action()["runs"]["steps"]]
 

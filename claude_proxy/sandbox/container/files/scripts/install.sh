@@ -10,11 +10,11 @@ case $PACKAGE in
     *.whl | *://* | ./* | /*) ;;
     *) fail "the input package names no file or URL; give it the wheel of claude-proxy" ;;
 esac
-"$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 12))' ||
+"$PYTHON" -I -c 'import sys; sys.exit(sys.version_info < (3, 12))' ||
     fail "$PYTHON is not Python 3.12 or newer; use actions/setup-python before this step"
 mkdir -p -m 0700 "$place" "$place/conf" "$place/state"
 if [ ! -x "$place/venv/bin/claude-proxy" ]; then
-    "$PYTHON" -m venv "$place/venv"
-    "$place/venv/bin/python" -m pip --quiet --disable-pip-version-check install "$PACKAGE"
+    "$PYTHON" -I -m venv "$place/venv"
+    "$place/venv/bin/python" -I -m pip --quiet --disable-pip-version-check install "$PACKAGE"
 fi
 "$place/venv/bin/claude-proxy" --version

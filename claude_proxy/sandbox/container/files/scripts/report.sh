@@ -11,7 +11,7 @@ fi
 chosen=(--statedir "$place/state")
 [ -z "$RUN_NAME" ] || chosen+=(--run "$RUN_NAME")
 by_host=$("$program" log --by host --json --limit 1000 "${chosen[@]}" 2> /dev/null)
-denied=$(printf '%s' "$by_host" | "$PYTHON" -c '
+denied=$(printf '%s' "$by_host" | "$PYTHON" -I -c '
 import json, sys
 print(sum(json.loads(line)["denied"] for line in sys.stdin))')
 {

@@ -2,7 +2,7 @@
 # the runner, are not visible inside.
 set -euo pipefail
 place=${RUNNER_TEMP:?}/claude-proxy
-random() { "$PYTHON" -c 'import secrets; print(secrets.token_hex(16))'; }
+random() { "$PYTHON" -I -c 'import secrets; print(secrets.token_hex(16))'; }
 case $RUN_NAME in
     "" | *[!A-Za-z0-9._-]*)
         printf '::error title=claude-proxy::the input name may have letters, digits, . _ and - only\n'

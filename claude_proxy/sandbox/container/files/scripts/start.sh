@@ -21,7 +21,7 @@ if ! listening; then
 fi
 printf '%s\n' "$process" > "$place/serve.pid"
 "$place/venv/bin/claude-proxy" env --shell json --port "$PORT" --confdir "$place/conf" |
-    "$PYTHON" -c '
+    "$PYTHON" -I -c '
 import json, secrets, sys
 for name, value in json.load(sys.stdin).items():
     end = secrets.token_hex(16)

@@ -173,6 +173,7 @@ class Engine:
         said = self.call("info", "--format", "json" if self._is_podman else "{{json .}}")
         found = _parsed(said)
         if self._is_podman:
+            self._refuse_service(found)
             return _podman_info(found)
         if "host" in found:
             raise ConfigError(
@@ -182,6 +183,18 @@ class Engine:
             )
         self._refuse_other_endpoint()
         return _docker_info(found)
+
+    def _refuse_service(self, found: Mapping[str, Any]) -> None:
+        """Refuse a podman that only hands on what it is asked for, as containers.conf may say.
+
+        The service does the work in namespaces of its own: a build there has the host's network.
+        """
+        if found["host"].get("serviceIsRemote"):
+            raise ConfigError(
+                "podman hands its work to a service, which is not where it is started",
+                where=f"podman info: {found['host'].get('remoteSocket', {}).get('path', '')}",
+                fix="in containers.conf, [engine]: remote = false",
+            )
 
     def _refuse_other_endpoint(self) -> None:
         """Refuse a daemon on another machine, which a context of docker may name."""

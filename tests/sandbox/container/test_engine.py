@@ -170,6 +170,16 @@ def test_facts_are_asked_once_as_long_as_the_engine_stays_the_same(tmp_path: Pat
     assert len(calls_of(podman.program)) == 2
 
 
+def test_a_podman_that_hands_its_work_to_a_service_is_refused(tmp_path: Path) -> None:
+    host = {**INFO["host"], "serviceIsRemote": True, "remoteSocket": {"path": "unix:///p.sock"}}  # type: ignore[dict-item]
+    podman = engine(tmp_path, (["info"], json.dumps({**INFO, "host": host}), "", 0))
+
+    with pytest.raises(ConfigError, match="hands its work to a service") as caught:
+        podman.facts()
+
+    assert "unix:///p.sock" in str(caught.value.where)
+
+
 def test_a_user_without_root_has_no_limits_where_control_groups_are_old(tmp_path: Path) -> None:
     old = {**INFO, "host": {**INFO["host"], "cgroupVersion": "v1"}}  # type: ignore[dict-item]
     podman = engine(tmp_path, (["info"], json.dumps(old), "", 0))

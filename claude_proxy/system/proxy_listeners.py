@@ -12,12 +12,12 @@ _TABLES = ("/proc/net/tcp", "/proc/net/tcp6")
 _LOCAL_ADDRESS, _STATE, _INODE = 1, 3, 9  # columns
 _LISTENING = "0A"
 _PROGRAMS = frozenset({"claude-proxy", "claude_proxy"})
-_COMMANDS = frozenset({"serve", "gateway"})
+_COMMANDS = frozenset({"serve", "gateway", "relay"})  # a relay leads to a proxy
 _MOST_PROCESSES = 4096
 
 
 def is_proxy(port: int) -> bool:
-    """Return whether a `claude-proxy serve` or `gateway` listens on a TCP port."""
+    """Return whether a `claude-proxy serve`, `gateway` or `relay` listens on a TCP port."""
     inodes = {f"socket:[{inode}]" for inode in _inodes_of(port)}
     return bool(inodes) and any(_holds(pid, inodes) for pid in _proxies())
 

@@ -19,6 +19,7 @@ LISTEN = (
     [
         (["claude-proxy", "serve"], True),
         (["claude-proxy", "gateway", "--port", "1"], True),
+        (["claude-proxy", "relay", "--listen", "127.0.0.1:1"], True),
         (["claude-proxy", "run", "--publish", "1:2"], False),
         (["serve"], False),
     ],

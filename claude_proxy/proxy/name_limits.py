@@ -12,12 +12,11 @@ from collections.abc import Callable
 from claude_proxy.policy.patterns import HostPattern, PatternKind
 
 NAMES_LIMIT = 64  # different names below one wildcard, in one run
-EVERY_LIMIT = 4096  # where every host is allowed anyway
+RUN_LIMIT = 4096  # below all wildcards together; the only one where every host is allowed anyway
 RATE_LIMIT = 32  # new ones in a minute
 
 _MINUTE_S = 60.0
 _RUNS_LIMIT = 256  # that are remembered; the one that has been silent longest is forgotten
-_WILDCARDS_LIMIT = 256  # of one run
 
 
 class _Names:
@@ -44,11 +43,12 @@ class NameLimits:
         names = self._of(run, wildcard)
         if name in names.known:
             return True
-        every = wildcard.kind is PatternKind.EVERY
-        if len(names.known) >= (EVERY_LIMIT if every else NAMES_LIMIT):
+        if sum(len(each.known) for each in self._runs[run].values()) >= RUN_LIMIT:
             return False
-        if every:
+        if wildcard.kind is PatternKind.EVERY:
             return True
+        if len(names.known) >= NAMES_LIMIT:
+            return False
         return len(names.recent) < RATE_LIMIT or self._now() - names.recent[0] >= _MINUTE_S
 
     def add(self, run: str, wildcard: HostPattern, name: str) -> None:
@@ -63,7 +63,4 @@ class NameLimits:
         self._runs.move_to_end(run)
         if len(self._runs) > _RUNS_LIMIT:
             self._runs.popitem(last=False)
-        if wildcard not in wildcards and len(wildcards) >= _WILDCARDS_LIMIT:
-            # A policy that is reloaded again and again; the run's oldest wildcard makes room.
-            wildcards.pop(next(iter(wildcards)))
         return wildcards.setdefault(wildcard, _Names())

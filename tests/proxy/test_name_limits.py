@@ -1,7 +1,7 @@
 """A run may look up so many names below one wildcard, and no more; what it has had stays."""
 
 from claude_proxy.policy.patterns import HostPattern
-from claude_proxy.proxy.name_limits import EVERY_LIMIT, NAMES_LIMIT, RATE_LIMIT, NameLimits
+from claude_proxy.proxy.name_limits import NAMES_LIMIT, RATE_LIMIT, RUN_LIMIT, NameLimits
 
 WILD = HostPattern.parse("*.wild.example")
 OTHER = HostPattern.parse("*.other.example")
@@ -56,7 +56,7 @@ def test_each_wildcard_and_each_run_counts_for_itself() -> None:
 
 
 def test_where_every_host_is_allowed_only_the_pool_is_a_limit() -> None:
-    assert admitted(NameLimits(Clock()), EVERY_LIMIT + 9, HostPattern.every()) == EVERY_LIMIT
+    assert admitted(NameLimits(Clock()), RUN_LIMIT + 9, HostPattern.every()) == RUN_LIMIT
 
 
 def test_a_name_is_new_until_it_is_added() -> None:
@@ -67,11 +67,26 @@ def test_a_name_is_new_until_it_is_added() -> None:
     assert not limits.is_new("r", WILD, "a.wild.example")
 
 
-def test_what_is_remembered_is_bounded() -> None:
+def test_lookups_below_many_other_wildcards_make_no_room_below_one() -> None:
+    limits = NameLimits(Clock())
+    admitted(limits, 1000)
+    for number in range(1000):
+        admitted(limits, 1, HostPattern.parse(f"*.w{number}.example"))
+
+    assert not limits.admits("r", WILD, "one-more.wild.example")
+
+
+def test_a_run_has_so_many_names_below_all_wildcards_together() -> None:
+    limits = NameLimits(Clock())
+    wildcards = [HostPattern.parse(f"*.w{number}.example") for number in range(200)]
+
+    assert sum(admitted(limits, 1000, wildcard) for wildcard in wildcards) == RUN_LIMIT
+
+
+def test_the_run_that_has_been_silent_longest_is_forgotten() -> None:
     limits = NameLimits(Clock())
     for number in range(2000):
         limits.add(f"run{number}", WILD, "a")
-        limits.add("one", HostPattern.parse(f"*.w{number}.example"), "a")
 
     assert limits.is_new("run0", WILD, "a")
-    assert not limits.is_new("one", HostPattern.parse("*.w1999.example"), "a")
+    assert not limits.is_new("run1999", WILD, "a")

@@ -75,10 +75,16 @@ def test_a_command_that_is_not_there_is_said_as_exec_says_it(containers: Contain
 
 
 def test_a_published_port_is_said_where_the_run_is_seen(containers: Containers) -> None:
-    script = "nc -l -p 18765 & for _ in $(seq 50); do sleep 0.1; done"
-    ran = containers.run("--publish", "auto", "--", "sh", "-c", script)
+    waits = "for _ in $(seq 1200); do test -e done && break; sleep 0.1; done"
+    script = f"nc -l -p 18765 & {waits}; kill $!"
+    words = ("--image", "box", "--rm", "--publish", "auto", "--", "sh", "-c", script)
+    with containers.popen("run", *words) as ran:
+        assert ran.stderr is not None
+        said = next((line for line in ran.stderr if b"leads to port 18765" in line), b"")
+        (containers.runs.project / "done").touch()
+        ran.communicate(timeout=120)
 
-    assert "127.0.0.1:18765 leads to port 18765 inside (--publish auto)" in ran.stderr
+    assert b"127.0.0.1:18765 leads to port 18765 inside (--publish auto)" in said
 
 
 def test_a_directory_that_is_not_there_is_named_as_it_was_given(containers: Containers) -> None:

@@ -61,16 +61,21 @@ def storage(user: RootlessUser, program: FindProgram) -> Iterator[EngineStorage]
 
 
 @pytest.fixture
-def call(user: RootlessUser, storage: EngineStorage, program: FindProgram) -> Iterator[Call]:
-    """Run a program as the user, while `container way-out` serves."""
+def variables(storage: EngineStorage, program: FindProgram) -> Mapping[str, str]:
+    """The variables of the user, by which the programs are found."""
     tools = [Path(program(name)).parent for name in ("podman-compose", "devcontainer")]
     path = ":".join([*map(str, (*tools, OURS)), os.environ["PATH"]])
-    variables: Mapping[str, str] = {**storage.variables, "PATH": path}
+    return {**storage.variables, "PATH": path}
 
-    def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
+
+@pytest.fixture
+def alone(user: RootlessUser, variables: Mapping[str, str]) -> Call:
+    """Run a program as the user, while nothing is served."""
+
+    def run(*words: str | Path, **more: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             user.argv(words),
-            env=user.environment(**variables),
+            env=user.environment(**{**variables, **more}),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -78,12 +83,17 @@ def call(user: RootlessUser, storage: EngineStorage, program: FindProgram) -> It
             check=False,
         )
 
+    return run
+
+
+@pytest.fixture
+def call(user: RootlessUser, variables: Mapping[str, str], alone: Call) -> Iterator[Call]:
+    """Run a program as the user, while `container way-out` serves."""
     allowlist = user.directory / "allowlist.yaml"
     allowlist.write_text("allow: [origin.test]\n")
     root = user.directory / "root.pem"
     root.write_bytes(user.internet.pki.root_file.read_bytes())
     serve: list[str | Path] = ["claude-proxy", "container", "way-out", "--"]
-    socket = user.home / ".cache/claude-proxy/way-out/proxy.sock"
     log = (user.directory / "way-out.log").open("wb")
     with subprocess.Popen(
         user.argv([*serve, "--allowlist", allowlist, "--upstream-ca", root]),
@@ -91,8 +101,9 @@ def call(user: RootlessUser, storage: EngineStorage, program: FindProgram) -> It
         stdout=log,
         stderr=subprocess.STDOUT,
     ) as proxy:
-        until(socket.exists, "the way out to be served")
-        yield run
+        ready = ("claude-proxy", "container", "way-out", "--ready")
+        until(lambda: alone(*ready).returncode == 0, "the way out to be served")
+        yield alone
         proxy.terminate()
     log.close()
 
@@ -131,30 +142,26 @@ def test_a_dev_container_is_used_by_the_official_program(
         "touch .devcontainer/devcontainer.json; exit 7"
     )
 
-    up = call("devcontainer", "up", *options)
-    assert up.returncode == 0, up.stderr
-    with internet.watch() as seen:
-        ran = call("devcontainer", "exec", *options, "sh", "-c", script)
+    try:
+        up = call("devcontainer", "up", *options)
+        assert up.returncode == 0, up.stderr
+        with internet.watch() as seen:
+            ran = call("devcontainer", "exec", *options, "sh", "-c", script)
+    finally:
+        call("podman", "rm", "--all", "--force", "--time", "0")
 
     assert (ran.stdout.split(), ran.returncode) == (["lo", "200", "56", "1000", "written"], 7)
     assert "Read-only file system" in ran.stderr
     assert seen.targets() == ["/in"]
 
 
-def test_a_dev_container_says_that_the_proxy_does_not_run(
-    user: RootlessUser, storage: EngineStorage, program: FindProgram
-) -> None:
-    tools = Path(program("devcontainer")).parent
-    variables = {**storage.variables, "PATH": f"{tools}:{OURS}:{os.environ['PATH']}"}
+def test_a_dev_container_says_that_the_proxy_does_not_run(alone: Call, user: RootlessUser) -> None:
+    written = alone("claude-proxy", "container", "init", "devcontainer", "--image", IMAGE)
+    assert written.returncode == 0, written.stderr
 
-    up = subprocess.run(
-        user.argv(["devcontainer", "up", "--docker-path", "podman", "--workspace-folder", "."]),
-        env=user.environment(**variables, HOME=str(user.runtime)),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
+    up = alone(
+        *("devcontainer", "up", "--docker-path", "podman", "--workspace-folder", "."),
+        HOME=str(user.runtime),
     )
 
     assert up.returncode != 0

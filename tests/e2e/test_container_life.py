@@ -114,7 +114,9 @@ def typed(terminal: Terminal, text: str, expected: str) -> bool:
 
 def test_a_shell_is_bash_and_its_absence_is_said(containers: Containers) -> None:
     containers.start("web", "sleep", "1000")
-    containers("run", "--image", "bare", "--name", "bare", "--detach", "--", "/usr/bin/sleep", "99")
+    containers(
+        "run", "--image", "bare", "--name", "bare", "--detach", "--", "/usr/bin/sleep", "1000"
+    )
 
     found = containers("shell", "web", given="echo $BASH_VERSION; exit 5")
     none = containers("shell", "bare")
@@ -142,7 +144,7 @@ def test_of_several_containers_one_is_meant_by_its_directory_or_named(
     containers: Containers, tmp_path: Path
 ) -> None:
     containers.start("web", "sh", "-c", "echo said; sleep 1000")
-    containers("run", str(tmp_path), "--image", "box", "--name", "api", "-d", "--", "sleep", "99")
+    containers("run", str(tmp_path), "--image", "box", "--name", "api", "-d", "--", "sleep", "1000")
 
     here = containers("exec", "--", "hostname")
     rows = [json.loads(line) for line in containers("stats", "--json").stdout.splitlines()]
@@ -182,8 +184,10 @@ def test_nothing_verifies_a_container_without_its_keeper(containers: Containers)
 
 
 def test_two_containers_cannot_reach_each_other(containers: Containers) -> None:
-    containers.start("web", "nc", "-l", "-p", "8000", "127.0.0.1")
+    containers.start("web", "nc", "-l", "-p", "8000")
     containers.start("api", "sleep", "1000")
+    listening = f":{8000:04X} 0"
+    until(lambda: listening in containers.inside("web", "cat /proc/net/tcp*"), "the server")
 
     ran = containers("exec", "api", "--", "nc", "-w", "1", "127.0.0.1", "8000")
 

@@ -4,13 +4,13 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 
 import pytest
 
 from claude_proxy.sandbox.container import keeper_link
 from tests.conftest import FindProgram
+from tests.support.processes import has_ended
 from tests.support.waiting import until
 
 from .conftest import Launch
@@ -78,8 +78,7 @@ class Containers:
         assert status is not None
         helpers = [pid for pids in status["helpers"].values() for pid in pids]
         os.kill(int(status["keeper"]), signal.SIGKILL)
-        for pid in helpers:
-            until(partial(_is_gone, pid), "the helpers to end")
+        until(lambda: all(map(has_ended, helpers)), "the helpers to end")
 
     def inside(self, name: str, script: str) -> str:
         ran = subprocess.run(
@@ -95,14 +94,6 @@ class Containers:
         return int(self.daemon.call("inspect", "--format", "{{.State.Pid}}", name))
 
 
-def _is_gone(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return True
-    return state == "Z"  # it has ended, and whoever takes orphans has not looked yet
-
-
 @pytest.fixture
 def containers(runs: Launches, daemon: DockerDaemon) -> Containers:
     return Containers(runs, daemon)
@@ -116,7 +107,7 @@ def detached(containers: Containers) -> Iterator[Callable[[str], str]]:
     def start(way: str) -> str:
         names.append(f"waits-{way}")
         image = ("--image", "box", "--way", way, "--name", names[-1], "--detach")
-        started = containers("run", *image, "--", "sleep", "600")
+        started = containers("run", *image, "--", "sleep", "1000")
         assert started.returncode == 0, started.stderr
         return names[-1]
 
@@ -222,7 +213,9 @@ def test_a_user_who_may_not_enter_a_container_can_verify_it(
 ) -> None:
     daemon.admit_everybody()
     containers = Containers(launch(ordinary=True), daemon)
-    started = containers("run", "--image", "box", "--name", "web", "--detach", "--", "sleep", "99")
+    started = containers(
+        "run", "--image", "box", "--name", "web", "--detach", "--", "sleep", "1000"
+    )
 
     verified = containers("verify", "web")
     containers("rm", "--force", "web")

@@ -10,6 +10,7 @@ import pytest
 
 from tests.conftest import FindProgram
 from tests.support.audit import Row
+from tests.support.processes import has_ended
 from tests.support.waiting import until
 
 from .conftest import StartProxy
@@ -278,17 +279,8 @@ def test_a_command_that_hangs_ends_with_the_proxy(
     until(is_asked_again, "the command to be asked again")
     proxy.stop()
 
-    begun = pids.read_text().split()
-    until(lambda: not any(map(is_alive, begun)), "the command's end")
-
-
-def is_alive(pid: str) -> bool:
-    """Tell whether a process runs."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state != "Z"
+    begun = [int(pid) for pid in pids.read_text().split()]
+    until(lambda: all(map(has_ended, begun)), "the command's end")
 
 
 def test_a_request_of_twenty_megabytes_is_judged_and_goes_out_with_the_value(

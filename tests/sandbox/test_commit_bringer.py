@@ -12,6 +12,7 @@ from claude_proxy.sandbox.commit_bringer import commit_bringer
 from claude_proxy.sandbox.plan.git_facts import GitDirectory, GitMounts
 from claude_proxy.sandbox.run_directory import RunDirectory
 from claude_proxy.sandbox.run_log import open_log
+from tests.support.processes import has_ended
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def test_it_runs_as_long_as_the_run(tmp_path: Path, run_directory: RunDirectory)
         words = Path(f"/proc/{pid}/cmdline").read_bytes()
 
     assert b"periodic.py" in words
-    assert not Path(f"/proc/{pid}").exists()
+    assert has_ended(pid)
 
 
 def test_a_run_without_a_repository_has_none(tmp_path: Path, run_directory: RunDirectory) -> None:

@@ -7,7 +7,6 @@ import resource
 import signal
 import socket
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -15,6 +14,7 @@ from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.sandbox.namespace_door import NamespaceDoor
 from tests.conftest import FindProgram
 from tests.sandbox.network_box import NetworkBox, network_box
+from tests.support.processes import has_ended
 from tests.support.waiting import until
 
 
@@ -115,4 +115,4 @@ def test_once_it_is_closed_the_sandbox_can_end(box: NetworkBox) -> None:
     door.close()
     box.close()
 
-    until(lambda: not Path(f"/proc/{box.init}").exists())
+    until(lambda: has_ended(box.init), "the end of the sandbox")

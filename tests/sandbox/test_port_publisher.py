@@ -5,7 +5,6 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 
@@ -17,6 +16,7 @@ from claude_proxy.sandbox.relay.bridge import Loop
 from claude_proxy.system import listening_ports
 from tests.conftest import FindProgram
 from tests.sandbox.network_box import NetworkBox, network_box
+from tests.support.processes import has_ended
 
 PORTS = itertools.count(21_000 + os.getpid() % 9_000)
 
@@ -244,4 +244,4 @@ def test_a_server_inside_that_cannot_be_reached_any_more_is_an_error_of_the_clie
         assert [str(place[1]) for place in server.places]
         with suppress(OSError), server.open(socket.AF_INET) as sock:
             assert sock.getsockname()[1] == 0
-    assert not Path(f"/proc/{box.init}").exists()
+    assert has_ended(box.init)

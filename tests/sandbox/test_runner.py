@@ -27,6 +27,7 @@ from claude_proxy.sandbox.run_spec import MissingError, RunSpec
 from claude_proxy.sandbox.runner import live_sandbox, run
 from tests.conftest import FindProgram
 from tests.support.engines import HOLDS, Engine
+from tests.support.processes import has_ended
 from tests.support.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -169,8 +170,7 @@ def test_a_sandbox_with_a_network_has_a_proxy_and_a_relay(place: Place) -> None:
 
     assert (ways.allowed, ways.denied) == (200, 403)
     assert ways.direct is not None
-    # Whatever has adopted the sandbox's first process takes note of its end when it comes to it.
-    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), "the end of them all")
+    until(lambda: all(map(has_ended, pids)), "the end of them all")
     assert place.left() == []
 
 

@@ -20,6 +20,7 @@ from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.server import workers
 from claude_proxy.server.workers import WorkerSlot
 from claude_proxy.system.sd_notify import StateListener
+from tests.support.processes import has_ended
 from tests.support.waiting import until
 
 DEADLINE_S = 60.0
@@ -79,14 +80,6 @@ def _children(pid: int) -> list[str]:
     return path.read_text().split() if path.exists() else []
 
 
-def is_gone(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return True
-    return state == "Z"
-
-
 @pytest.fixture
 def running(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Running]:
     """Lend a proxy; a test's parameter is more options of it."""
@@ -96,7 +89,7 @@ def running(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Running]
     if proxy.process.poll() is None:
         proxy.process.kill()
         proxy.process.wait()
-    until(lambda: all(is_gone(pid) for pid in workers))
+    until(lambda: all(map(has_ended, workers)))
 
 
 def test_every_worker_serves_and_the_banner_is_printed_once(running: Running) -> None:
@@ -138,7 +131,7 @@ def test_one_signal_ends_them_all_with_success(running: Running) -> None:
     running.process.send_signal(signal.SIGTERM)
 
     assert running.process.wait(DEADLINE_S) == 0
-    until(lambda: all(is_gone(pid) for pid in workers))
+    until(lambda: all(map(has_ended, workers)))
     assert running.said().count("Stopped.") == 1
 
 
@@ -274,7 +267,7 @@ def test_workers_do_not_outlive_their_parent(running: Running) -> None:
     running.process.kill()
     running.process.wait()
 
-    until(lambda: all(is_gone(pid) for pid in workers))
+    until(lambda: all(map(has_ended, workers)))
 
 
 def test_a_port_that_another_proxy_shares_is_busy(running: Running, tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from claude_proxy.policy.location import Location
 from claude_proxy.policy.patterns import HostPattern
 from claude_proxy.vault import pins, vault
 from claude_proxy.vault.vault import Vault
+from tests.support.processes import has_ended
 from tests.support.waiting import until
 
 KEY = b"sk-ant-api03-CANARY-one"
@@ -302,17 +303,10 @@ def test_no_command_outlives_the_vault(
         assert held.secrets
         until(lambda: pids.exists() and pids.read_text().endswith("."))
 
-    begun = pids.read_text().strip(".").split()
-    until(lambda: not any(map(is_alive, begun)))
+    begun = [int(pid) for pid in pids.read_text().strip(".").split()]
+    until(lambda: all(map(has_ended, begun)))
     assert "vault" not in {thread.name for thread in threading.enumerate()}
     assert not caplog.records  # that it was ended is no news
-
-
-def is_alive(pid: str) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def test_a_closed_vault_reads_nothing(tmp_path: Path, statedir: Path) -> None:

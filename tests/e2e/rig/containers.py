@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from claude_proxy.sandbox.container import keeper_link, store
+from tests.support.processes import has_ended
 from tests.support.waiting import until
 
 from .engine import EngineStorage
@@ -108,13 +109,19 @@ class Containers:
         return dict(found)
 
     def kill(self, name: str, what: str) -> int:
-        """Kill a helper of a container, or its keeper; return the process."""
+        """Kill a helper of a container, or its keeper, with which the helpers end.
+
+        Return the process, when all of it has ended.
+        """
         found = self.status(name)
-        pid = found["keeper"] if what == "keeper" else found["helpers"][what][0]
-        descriptor = os.pidfd_open(pid)
-        os.kill(pid, signal.SIGKILL)
-        os.close(descriptor)
-        return int(pid)
+        helpers = found["helpers"]
+        if what == "keeper":
+            ending = [found["keeper"], *(pid for pids in helpers.values() for pid in pids)]
+        else:
+            ending = helpers[what][:1]
+        os.kill(ending[0], signal.SIGKILL)
+        until(lambda: all(map(has_ended, ending)), f"the end of the {what} of {name}")
+        return int(ending[0])
 
     def wait_for_new(self, name: str, what: str, old: int) -> None:
         """Wait until a helper runs that is not the old one."""

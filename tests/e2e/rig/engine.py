@@ -64,6 +64,7 @@ class EngineStorage:
             input=given,
             env={**os.environ, **self.variables},
             capture_output=True,
+            timeout=300,
             check=False,
         )
         assert done.returncode == 0, done.stderr.decode()
@@ -76,8 +77,10 @@ class EngineStorage:
 
     def close(self) -> None:
         """Remove all containers and images."""
-        self.call("rm", "--all", "--force", "--time", "0")
-        self.discard()
+        try:
+            self.call("rm", "--all", "--force", "--time", "0")
+        finally:
+            self.discard()
 
     def discard(self) -> None:
         """Remove the directory."""

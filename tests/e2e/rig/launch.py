@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.audit import Row, audit_rows
+from tests.support.processes import has_ended
 from tests.support.waiting import until
 
 from .internet import Internet
@@ -159,7 +160,7 @@ class Launches:
         """Kill a process of the user's one living run, and return when it has ended."""
         pid = self.helpers()[what]
         os.kill(pid, signal.SIGKILL)
-        until(lambda: _has_ended(pid), f"the end of the {what}")
+        until(lambda: has_ended(pid), f"the end of the {what}")
 
     def all_processes(self) -> list[int]:
         """Return every process that belongs to runs of this user."""
@@ -203,15 +204,6 @@ def _as_ordinary_user() -> list[str]:
     mounts = ["unshare", "--mount", sys.executable, "-I", str(REACHABLE), *paths, "--"]
     ids = [f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
     return [*mounts, "setpriv", *ids, "--"]
-
-
-def _has_ended(pid: int) -> bool:
-    """Tell whether a process is gone, or waits for its parent to see that it has ended."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0]
-    except OSError:
-        return True
-    return state in {b"Z", b"X"}
 
 
 def _processes() -> list[tuple[int, list[str]]]:

@@ -14,6 +14,7 @@ from claude_proxy.sandbox.bubblewrap import seccomp
 from claude_proxy.sandbox.bubblewrap.bwrap import Bubblewrap, HeldStart, resets_signals
 from claude_proxy.sandbox.plan.model import SandboxPlan
 from tests.sandbox.boxes import Box
+from tests.support.processes import has_ended
 
 QUIET = (subprocess.DEVNULL, subprocess.PIPE, subprocess.PIPE)
 
@@ -81,8 +82,8 @@ def test_a_sandbox_that_is_ended_ends_with_all_its_processes(box: Box) -> None:
         sandbox.end()
 
         assert command is not None
-        assert not Path(f"/proc/{command}").exists()
-        assert not Path(f"/proc/{sandbox.init}/exe").exists()
+        assert has_ended(command)
+        assert has_ended(sandbox.init)
 
 
 @pytest.mark.parametrize("script", ["", WRONG_PROCESS])

@@ -21,7 +21,7 @@ CLIENT = """
 import json, socket
 def tried(kind, address):
     with socket.socket(socket.AF_INET, kind) as sock:
-        sock.settimeout(10)
+        sock.settimeout(60)
         try:
             sock.connect(address)
             if kind == socket.SOCK_STREAM:

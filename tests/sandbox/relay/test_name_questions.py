@@ -25,7 +25,7 @@ class Rig:
         self.listener = stack.enter_context(socket.socket(socket.AF_UNIX))
         self.listener.bind(self.path)
         self.listener.listen(1024)
-        self.listener.settimeout(10)
+        self.listener.settimeout(60)
         self._stack = stack
         self.time = 0.0
         self.loop.now = lambda: self.time
@@ -44,7 +44,7 @@ class Rig:
     def accepted(self) -> socket.socket:
         self.turns()
         peer = self._stack.enter_context(self.listener.accept()[0])
-        peer.settimeout(10)
+        peer.settimeout(60)
         return peer
 
 

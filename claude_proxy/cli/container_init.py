@@ -24,17 +24,14 @@ from claude_proxy.sandbox.container.files.model import (
     name_of_directory,
 )
 from claude_proxy.sandbox.container.files.rendering import render
-from claude_proxy.sandbox.container.guarded_names import (
-    guarded_in,
-    is_labelled,
-    refuse_project,
-)
+from claude_proxy.sandbox.container.guarded_names import guarded_in, refuse_project
 from claude_proxy.sandbox.container.project_files import (
     ComparedFile,
     FileChange,
     compared,
     write,
 )
+from claude_proxy.system import selinux
 
 EPILOG = """\b
 Examples:
@@ -109,7 +106,7 @@ def command(
         tuple(_spelled(chosen, image=image, name=name, pods=pods, engine=engine)),
         PodLayout(pods),
         EngineChoice(engine),
-        is_labelled(),
+        selinux.is_enforced(),
         str(place),
         guarded_in(place),
     )

@@ -27,6 +27,7 @@ from claude_proxy.sandbox.container.plan.model import (
     ImageFacts,
 )
 from claude_proxy.sandbox.container.plan.planner import INSPECTED
+from claude_proxy.system import selinux
 
 _SHORT_S = 60.0
 _REMOTE = ("CONTAINER_HOST", "DOCKER_HOST")  # where a context leads, docker is asked
@@ -43,7 +44,6 @@ _SECCOMP_PLACES = (
     str(Path(__file__).with_name("own_seccomp.json")),
 )
 _DOCKER_SOCKET = "/var/run/docker.sock"
-_SELINUX = Path("/sys/fs/selinux/enforce")
 _SAID_LIMIT = 300
 _PROBE_NAME = "claude-proxy-look"
 _TAR_LIMIT = 64 * 1024 * 1024
@@ -134,7 +134,7 @@ class Engine:
             gid=gid,
             has_init=bool(known.get("init", False)),
             limits=bool(known.get("limits", True)),
-            selinux=_enforces_selinux(),
+            selinux=selinux.is_enforced(),
             runtime=str(known.get("runtime", "")),
             elsewhere=str(known.get("elsewhere", "")),
             seccomp=_seccomp_of(str(known.get("seccomp", ""))),
@@ -514,12 +514,6 @@ def _elsewhere(found: Mapping[str, Any]) -> str:
     if kernel == os.uname().release:
         return ""
     return f"{found.get('OperatingSystem', 'unknown')}, kernel {kernel}"
-
-
-def _enforces_selinux() -> bool:
-    with contextlib.suppress(OSError):
-        return _SELINUX.read_bytes().strip() == b"1"
-    return False
 
 
 def _seccomp_of(path: str) -> bytes:

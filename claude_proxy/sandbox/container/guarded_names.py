@@ -13,7 +13,6 @@ from claude_proxy.sandbox.plan.protected_paths import protected, secret
 
 # A container that could write these would choose programs that git runs on the host.
 _OF_GIT: Final = (".git/config", ".git/hooks")
-_SELINUX: Final = Path("/sys/fs/selinux/enforce")
 
 
 def guarded_in(directory: Path) -> tuple[str, ...]:
@@ -59,11 +58,3 @@ def _is_there(directory: Path, path: Path) -> bool:
         if not (stat.S_ISDIR(mode) or (stat.S_ISREG(mode) and part == path.name)):
             return False
     return True
-
-
-def is_labelled() -> bool:
-    """Tell whether SELinux is enforced on this machine, so that mounts need labels."""
-    try:
-        return _SELINUX.read_bytes().strip() == b"1"
-    except OSError:
-        return False

@@ -305,7 +305,7 @@ class Keeper:
             self._exit_code, self._is_over = int(said["code"]), True
 
     def _serve_order(self) -> None:
-        with contextlib.suppress(OSError, ValueError, KeyError):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             client, _ = self._orders.accept()
             with client:
                 client.settimeout(keeper_link.PATIENCE_S)

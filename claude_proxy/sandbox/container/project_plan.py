@@ -23,6 +23,7 @@ from claude_proxy.system.runs import base_of
 # No bwrap is started: of a version that can do everything.
 _NO_BWRAP = (Path("bwrap"), (1, 0))
 _NAMED = 5
+_TOO_LARGE = "{} is too large to look for Unix sockets everywhere in it"
 
 
 def plan_of_run(
@@ -50,8 +51,8 @@ def plan_of_run(
         *(("--allow-ro", path) for path in spec.allow_ro),
         *(("--allow-rw", path) for path in spec.allow_rw),
     )
-    refuse_sockets(named)
-    notes = refuse_second_names(protected_files(planned.mounts))
+    notes = [_TOO_LARGE.format(path) for path in refuse_sockets(named)]
+    notes += refuse_second_names(protected_files(planned.mounts))
     planned = replace(planned, notes=(*planned.notes, *notes))
     return planned if spec.clone else _without_sockets(planned), shown
 
@@ -65,7 +66,7 @@ def _without_sockets(planned: SandboxPlan) -> SandboxPlan:
     if names:
         notes.append(f"Unix sockets in the project are hidden: {', '.join(names[:_NAMED])}")
     if not found.complete:
-        notes.append("the project is too large to look for Unix sockets everywhere in it")
+        notes.append(_TOO_LARGE.format("the project"))
     return replace(planned, mounts=(*planned.mounts, *covers), notes=tuple(notes))
 
 

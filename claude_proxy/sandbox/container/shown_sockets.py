@@ -25,8 +25,12 @@ class FoundSockets:
     complete: bool  # False: there are more entries than were looked at
 
 
-def refuse_sockets(named: Iterable[tuple[str, Path]]) -> None:
-    """Raise ConfigError if a path that an option names is a socket, or has one in it."""
+def refuse_sockets(named: Iterable[tuple[str, Path]]) -> list[Path]:
+    """Raise ConfigError if a path that an option names is a socket, or has one in it.
+
+    Returns the directories that are too large to be looked at everywhere.
+    """
+    too_large = []
     for option, path in named:
         if _is_socket(path):
             raise ConfigError(
@@ -34,12 +38,16 @@ def refuse_sockets(named: Iterable[tuple[str, Path]]) -> None:
                 where=f"{option} {path}",
                 fix="leave it out; do what needs it outside of the container",
             )
-        for found in sockets_in(path).paths:
+        found = sockets_in(path)
+        if found.paths:
             raise ConfigError(
-                f"it contains the Unix socket {found}, at which a program outside answers",
+                f"it contains the Unix socket {found.paths[0]}, at which a program outside answers",
                 where=f"{option} {path}",
                 fix="name the directories or files in it that are needed",
             )
+        if not found.complete:
+            too_large.append(path)
+    return too_large
 
 
 def sockets_in(directory: Path) -> FoundSockets:

@@ -41,6 +41,7 @@ def test_a_tree_that_is_too_large_is_not_searched_to_its_end(
         (tmp_path / name).write_text("")
 
     assert not sockets_in(tmp_path).complete
+    assert refuse_sockets([("--allow-ro", tmp_path)]) == [tmp_path]
 
 
 def test_a_socket_that_is_named_is_refused_also_by_a_link(tmp_path: Path) -> None:
@@ -62,4 +63,6 @@ def test_a_directory_with_a_socket_in_it_is_refused(tmp_path: Path) -> None:
 def test_files_and_directories_without_sockets_are_accepted(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
 
-    refuse_sockets([("--allow-ro", tmp_path), ("--allow-ro", tmp_path / "file")])
+    named = [("--allow-ro", tmp_path), ("--allow-ro", tmp_path / "file")]
+
+    assert refuse_sockets(named) == []

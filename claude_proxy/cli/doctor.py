@@ -54,6 +54,7 @@ _COLOURS = {
     "ok": "green",
     "works": "green",
     "stopped": "green",
+    "note": "blue",
     "warning": "yellow",
     "error": "red",
     "THROUGH": "red",

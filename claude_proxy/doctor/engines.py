@@ -1,7 +1,7 @@
 """Container engines: which are here, by which way a container gets its network, what is in the way.
 
-Containers are optional, so what keeps one engine from working is said without making the machine a
-bad one, as long as another works. `try_engines` starts a container that does nothing: the runtime,
+Containers are optional, so what keeps one engine from working is a note, and no warning, as long as
+another works. `try_engines` starts a container that does nothing: the runtime,
 control groups and limits show their trouble only then.
 """
 
@@ -36,7 +36,11 @@ def check_engines(subject: Subject) -> list[Finding]:
     # One engine is enough.
     usable = any(all(each.level is Level.OK for each in findings) for findings in installed)
     every = [each for findings in found.values() for each in findings]
-    return [replace(each, level=Level.OK) for each in every] if usable else every
+    return [_noted(each) for each in every] if usable else every
+
+
+def _noted(finding: Finding) -> Finding:
+    return finding if finding.level is Level.OK else replace(finding, level=Level.NOTE)
 
 
 def try_engines(subject: Subject) -> list[Finding]:

@@ -9,11 +9,12 @@ class Level(StrEnum):
     """How bad a finding is."""
 
     OK = "ok"
+    NOTE = "note"  # something optional does not work, and something else does in its place
     WARNING = "warning"  # it works, but not as it should
     ERROR = "error"  # it cannot work
 
 
-EXIT_CODES = {Level.OK: 0, Level.WARNING: 1, Level.ERROR: 2}
+EXIT_CODES = {Level.OK: 0, Level.NOTE: 0, Level.WARNING: 1, Level.ERROR: 2}
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import pytest
 from claude_proxy.config.settings import Settings
 from claude_proxy.doctor.context import Subject
 from claude_proxy.doctor.engines import check_engines, has_range, try_engines
-from claude_proxy.doctor.finding import Level
+from claude_proxy.doctor.finding import Level, exit_code
 
 NOBODY = Settings(Path("/a"), Path("/c"), Path("/s"))
 DOCKER_INFO = (
@@ -84,12 +84,15 @@ def test_podman_under_the_name_of_docker_is_told_apart(tmp_path: Path) -> None:
     assert found.fix == "use it by its own name: --engine podman"
 
 
-def test_what_one_engine_lacks_is_no_warning_while_another_works(tmp_path: Path) -> None:
+def test_what_one_engine_lacks_is_a_note_while_another_works(tmp_path: Path) -> None:
     found = check_engines(subject(tmp_path, docker=docker(), podman="echo broken >&2; exit 1"))
 
-    assert {each.level for each in found} == {Level.OK}
-    assert found[0].name == "podman"
+    assert [(each.name, each.level) for each in found] == [
+        ("podman", Level.NOTE),
+        ("docker", Level.OK),
+    ]
     assert "cannot be used" in found[0].what
+    assert exit_code(found) == 0
 
 
 def test_another_system_has_no_containers(tmp_path: Path) -> None:

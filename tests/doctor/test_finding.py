@@ -10,6 +10,7 @@ from claude_proxy.doctor.finding import EXIT_CODES, Finding, Level, error, exit_
     [
         ([], 0),
         ([ok("a", "x")], 0),
+        ([ok("a", "x"), Finding("b", Level.NOTE, "y", "z")], 0),
         ([ok("a", "x"), warning("b", "y")], 1),
         ([warning("b", "y"), error("c", "z"), ok("a", "x")], 2),
     ],

@@ -22,9 +22,8 @@ from claude_proxy.doctor.attack.canaries import Canaries
 from claude_proxy.doctor.attack.catalogue import AttackResult, Observation
 from claude_proxy.doctor.attack.run import changed, identities, usual_sockets
 from claude_proxy.errors import ClaudeProxyError
-from claude_proxy.sandbox.container import keeper_link, lent_python
+from claude_proxy.sandbox.container import keeper_link, second_container
 from claude_proxy.sandbox.container.engine import Engine
-from claude_proxy.sandbox.container.plan.beside import beside
 from claude_proxy.sandbox.container.plan.model import ContainerPlan, ContainerState
 from claude_proxy.sandbox.plan.environment import (
     ALLOWLIST,
@@ -132,10 +131,10 @@ def _processes(status: Mapping[str, Any], canaries: Canaries) -> Iterator[tuple[
 
 
 def _reports(target: ContainerTarget, spec: Mapping[str, Any]) -> Sequence[dict[str, Any]]:
-    lent = lent_python.lend(target.run_spec.settings.statedir, "probes")
-    words = beside(target.plan, lent.directory, lent_python.INSIDE, lent.words("probes"))
-    given = json.dumps(spec).encode()
-    said = target.engine.call("run", *words, given=given, timeout_s=_LIMIT_S)
+    given, statedir = json.dumps(spec).encode(), target.run_spec.settings.statedir
+    said = second_container.call(
+        target.plan, target.engine, statedir, "probes", given=given, timeout_s=_LIMIT_S
+    )
     reports = []
     for line in said.splitlines():
         with suppress(ValueError):

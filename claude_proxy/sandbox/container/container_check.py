@@ -12,9 +12,8 @@ from pathlib import Path
 
 from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.sandbox import netns, self_check
-from claude_proxy.sandbox.container import enter, lent_python
+from claude_proxy.sandbox.container import enter, second_container
 from claude_proxy.sandbox.container.engine import Engine
-from claude_proxy.sandbox.container.plan.beside import beside
 from claude_proxy.sandbox.container.plan.model import ContainerPlan
 from claude_proxy.sandbox.netns import NetworkProbe
 from claude_proxy.sandbox.plan.environment import HTTP_PORT
@@ -53,10 +52,10 @@ def checks_from_beside(  # noqa: PLR0913 - the container, and what is tried
     transparent: bool = False,
 ) -> Iterator[SelfCheck]:
     """Yield the checks, made in a second container; ClaudeProxyError if it cannot be."""
-    lent = lent_python.lend(statedir, "network_probe")
-    program = lent.words("network_probe", str(HTTP_PORT), allowed, denied)
-    words = beside(plan, lent.directory, lent_python.INSIDE, program)
-    said = engine.call("run", *words, timeout_s=_LIMIT_S)
+    words = (str(HTTP_PORT), allowed, denied)
+    said = second_container.call(
+        plan, engine, statedir, "network_probe", *words, timeout_s=_LIMIT_S
+    )
     try:
         found = dict(json.loads(said))
         seen = (sorted(found["interfaces"]), found["routes"])

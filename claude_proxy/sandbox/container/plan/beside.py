@@ -14,12 +14,12 @@ _FLAGS = frozenset({"--interactive", "--tty", "--rm", "--init"})
 
 
 def beside(
-    plan: ContainerPlan, lent: Path, at: PurePosixPath, command: Sequence[str]
+    plan: ContainerPlan, name: str, lent: Path, at: PurePosixPath, command: Sequence[str]
 ) -> tuple[str, ...]:
-    """Return the words after `run`; `lent` is shown read-only at `at`, and the command is there."""
+    """Return the words after `run` for a container `name`; `lent` is read-only at `at`."""
     first, *rest = command
     return (
-        *("--name", f"{plan.name}-attacked", "--rm", "--interactive"),
+        *("--name", name, "--rm", "--interactive"),
         *("--network", f"container:{plan.name}"),
         *_user_namespace(plan),
         *_kept(plan.options),

@@ -10,7 +10,7 @@ AT = PurePosixPath("/run/lent")
 
 def words(*, terminal: bool = False, remove: bool = False) -> tuple[str, ...]:
     plan = a_plan(a_spec(terminal=terminal, remove=remove))
-    return beside(plan, Path("/lent"), AT, ("/run/lent/ld.so", "program"))
+    return beside(plan, "web-second", Path("/lent"), AT, ("/run/lent/ld.so", "program"))
 
 
 def test_it_is_as_hard_and_in_the_same_network() -> None:
@@ -35,6 +35,6 @@ def test_it_shows_what_the_other_one_shows_and_the_lent_program() -> None:
 def test_without_root_it_is_in_the_namespace_that_owns_the_network() -> None:
     plan = a_plan(facts=ROOTLESS)
 
-    found = beside(plan, Path("/lent"), AT, ("a",))
+    found = beside(plan, "web-second", Path("/lent"), AT, ("a",))
 
     assert found[found.index("--userns") + 1] == "container:web"

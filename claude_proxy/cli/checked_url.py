@@ -29,6 +29,7 @@ _parts = lazy_pattern(
     r"(?:\?(?P<query>[^#]*))?.*",
     re.DOTALL,
 ).fullmatch
+_user_info = lazy_pattern(r"^(?P<before>(?:[A-Za-z][A-Za-z0-9+.-]*://)?)[^/?#]*@").sub
 _is_sent_as_written = lazy_pattern(r"[!-~]*").fullmatch
 
 
@@ -104,8 +105,7 @@ def _other_protocol(url: str) -> Question | None:
 
 def _target_of(url: str, text: str, port: int) -> Authority:
     if "@" in text:
-        shown = url.replace(text.rpartition("@")[0], "...", 1)  # it may be a password
-        raise _unusable(shown, "it has user info", fix="leave out what is before the @")
+        raise _unusable(url, "it has user info", fix="leave out what is before the @")
     try:
         # A client turns letters that are not ASCII into A-labels before it asks.
         host, _, rest = text.partition(":")
@@ -122,6 +122,6 @@ def _unknown_scheme(url: str, name: str) -> ConfigError:
 
 
 def _unusable(url: str, why: str, *, fix: str = "") -> ConfigError:
-    shown = quoted(url)
+    shown = quoted(_user_info(r"\g<before>...@", url))  # it may be a password
     usual = "write a URL such as https://example.com/path, or HOST:PORT"
     return ConfigError(f"{shown} cannot be checked: {why}", where="URL", fix=fix or usual)

@@ -51,9 +51,21 @@ def test_what_names_no_host_is_refused_for_what_it_is(url: str, why: str) -> Non
         question_of(url)
 
 
-def test_a_password_in_a_url_is_not_repeated() -> None:
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://me:hunter2@a.test/",
+        "tcp://me:hunter2@db.test",
+        "tcp://me:hunter2@db.test:5432/shop",
+        "postgres://me:hunter2@db.test:99999",
+        "postgresql://me:hunter2@a.test:1,b.test:2/shop",
+        "mssql://me:hunter2@db.test:1433",
+        "me:hunter2@@a.test/",
+    ],
+)
+def test_a_password_in_a_url_is_not_repeated(url: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        question_of("https://me:hunter2@a.test/")
+        question_of(url)
 
     assert "hunter2" not in "".join(caught.value.lines())
 

@@ -41,6 +41,7 @@ _RAW_SCHEMES = {
     "telnet": 23,
     "vnc": 5900,
 }
+_USER_INFO = "the URL has user info, which may be a password"
 _SSH_PORT = 22
 _GIT_PORT = 9418
 
@@ -141,11 +142,11 @@ def raw_address(text: str) -> tuple[str, int] | None:
         return None
     name = (found["scheme"] or "").lower()
     if name == RawScheme.TCP.value:
-        address = _of_tcp(found, text)
+        address = _of_tcp(found)
         return address.host, address.port
     if name not in _RAW_SCHEMES:
         return None
-    return found["host"].strip("[]"), _port(found, text, _RAW_SCHEMES[name])
+    return found["host"].strip("[]"), _port(found, _RAW_SCHEMES[name])
 
 
 def parse(text: str) -> Pasted | SshAddress:
@@ -159,24 +160,26 @@ def parse(text: str) -> Pasted | SshAddress:
     if (copied := _scp(text)) is not None:
         return SshAddress(copied["host"].lower(), _SSH_PORT, f"/{copied['path'].lstrip('/')}")
     if found is None or not found["host"]:
+        if "@" in text:
+            raise PatternError(_USER_INFO, "write the host")
         pattern_of(text)  # the one parser explains best what is neither
         raise PatternError(f"{quoted(text)} is not a host or a URL", "write the host")
     name = (found["scheme"] or "").lower()
     if name in {"ssh", "git", "git+ssh", "ssh+git"}:
         usual = _GIT_PORT if name == "git" else _SSH_PORT
-        return SshAddress(found["host"].lower(), _port(found, text, usual), found["path"] or "/")
+        return SshAddress(found["host"].lower(), _port(found, usual), found["path"] or "/")
     if name in _RAW_SCHEMES:
-        raise _other_scheme(name, found, text)
+        raise _other_scheme(name, found)
     if found["user"] is not None:
         fix = f"write {_without_user(found)}"
-        raise PatternError("the URL has user info, which may be a password", fix)
-    return _of_url(found, text)
+        raise PatternError(_USER_INFO, fix)
+    return _of_url(found)
 
 
-def _of_url(found: "re.Match[str]", text: str) -> Pasted:
+def _of_url(found: "re.Match[str]") -> Pasted:
     name = (found["scheme"] or "https").lower()
     if name == RawScheme.TCP.value:
-        return _of_tcp(found, text)
+        return _of_tcp(found)
     if name not in _SCHEMES:
         raise _not_http(name)
     scheme = _SCHEMES[name]
@@ -184,7 +187,7 @@ def _of_url(found: "re.Match[str]", text: str) -> Pasted:
     return Pasted(
         host=found["host"].strip("[]"),
         scheme=scheme,
-        port=_port(found, text, DEFAULT_PORTS[scheme]),
+        port=_port(found, DEFAULT_PORTS[scheme]),
         path=None if path in {None, "/"} else path,
         has_scheme=found["scheme"] is not None,
         websocket=name in {"ws", "wss"},
@@ -192,20 +195,20 @@ def _of_url(found: "re.Match[str]", text: str) -> Pasted:
     )
 
 
-def _of_tcp(found: "re.Match[str]", text: str) -> Pasted:
+def _of_tcp(found: "re.Match[str]") -> Pasted:
     if found["path"] not in {None, "/"} or found["rest"] is not None:
         fix = f"write tcp://{found['host']}:{found['port'] or 'PORT'}"
         raise PatternError("tcp:// names a host and a port, and nothing behind them", fix)
     if not found["port"]:
         fix = f"write the port, such as tcp://{found['host']}:5432"
         raise PatternError("tcp:// needs a port, as any protocol could be spoken there", fix)
-    host, port = found["host"].strip("[]"), _port(found, text, 0)
+    host, port = found["host"].strip("[]"), _port(found, 0)
     return Pasted(host=host, scheme=RawScheme.TCP, port=port, has_scheme=True)
 
 
-def _other_scheme(name: str, found: "re.Match[str]", text: str) -> PatternError:
+def _other_scheme(name: str, found: "re.Match[str]") -> PatternError:
     """Return the error for the URL of a protocol that only a rule for tcp lets through."""
-    port = _port(found, text, _RAW_SCHEMES[name])
+    port = _port(found, _RAW_SCHEMES[name])
     return PatternError(
         f"{name} is a protocol of its own, which only scheme tcp lets through",
         f"write tcp://{found['host']}:{port}",
@@ -217,10 +220,11 @@ def _not_http(scheme: str) -> PatternError:
     return PatternError(f"the scheme {quoted(scheme)} is not HTTP", f"use one of {known}")
 
 
-def _port(found: "re.Match[str]", text: str, usual: int) -> int:
+def _port(found: "re.Match[str]", usual: int) -> int:
     if not found["port"]:
         if found["port"] is not None:
-            raise PatternError(f"{quoted(text)} ends in a colon", "write the port, or no colon")
+            place = quoted(f"{found['host']}:")
+            raise PatternError(f"{place} ends in a colon", "write the port, or no colon")
         return usual
     port = int(found["port"][:6])
     if not 1 <= port <= MAX_PORT:

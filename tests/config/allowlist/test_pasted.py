@@ -67,6 +67,23 @@ def test_a_password_in_a_url_is_not_repeated() -> None:
     assert caught.value.fix == "write https://docs.test/a"
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgres://me:hunter2@db.test/shop",
+        "postgres://me:hunter2@db.test:99999",
+        "postgres://me:hunter2@db.test:",
+        "postgresql://me:hunter2@a.test:1,b.test:2/shop",
+        "me:hunter2@",
+    ],
+)
+def test_a_password_in_a_text_that_is_refused_is_not_repeated(url: str) -> None:
+    with pytest.raises(PatternError) as caught:
+        parse(url)
+
+    assert "hunter2" not in f"{caught.value.what} {caught.value.fix}"
+
+
 def test_a_repository_is_named_by_its_https_address() -> None:
     found = parse("git@forge.test:o/r.git")
 

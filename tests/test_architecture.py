@@ -56,7 +56,6 @@ ARGUED_IMPORTS = {
     ("wire.scram", "hmac"),
     # A table of names.
     ("policy.credentials.escapes", "html.entities"),
-    ("wire.scram", "stringprep"),
     # Files that are part of the program, as its code is.
     ("server.service.template_files", "importlib"),
     ("sandbox.container.files.scripts_text", "importlib"),

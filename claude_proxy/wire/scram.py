@@ -1,15 +1,13 @@
 """SCRAM-SHA-256: the client's side of a login that never sends the password.
 
-By RFC 5802 and RFC 7677, with SASLprep (RFC 4013) as PostgreSQL prepares passwords. The server must
-prove that it knows the password, too. Fail closed: a message with more than one reading, a nonce
-that does not continue the one sent, too few or too many rounds are refused. Sans-io; the nonce is
-handed in.
+By RFC 5802 and RFC 7677. The server must prove that it knows the password, too. Fail closed: a
+message with more than one reading, a nonce that does not continue the one sent, too few or too many
+rounds are refused. Sans-io; the nonce is handed in, and a password that consists of printable ASCII
+alone, as every secret of the vault's does: SASLprep (RFC 4013) leaves it as it is.
 """
 
 import hashlib
 import hmac
-import stringprep
-import unicodedata
 from base64 import b64decode, b64encode
 from typing import Final, NoReturn
 
@@ -75,9 +73,7 @@ class ScramClient:
             )
         without_proof = f"{_BINDING},r={nonce}"
         message = f"{self._bare(user)},{said},{without_proof}".encode()
-        salted = hashlib.pbkdf2_hmac(
-            "sha256", prepared(self._password), _decoded(found["salt"]), rounds
-        )
+        salted = hashlib.pbkdf2_hmac("sha256", self._password, _decoded(found["salt"]), rounds)
         client_key = hmac.digest(salted, b"Client Key", "sha256")
         stored_key = hashlib.sha256(client_key).digest()
         signature = hmac.digest(stored_key, message, "sha256")
@@ -111,50 +107,3 @@ def _decoded(text: str) -> bytes:
         return b64decode(text, validate=True)
     except ValueError:
         raise ScramError("a message of the server is malformed") from None
-
-
-# RFC 4013 section 2.3.
-_PROHIBITED: Final = (
-    stringprep.in_table_c12,
-    stringprep.in_table_c21_c22,
-    stringprep.in_table_c3,
-    stringprep.in_table_c4,
-    stringprep.in_table_c5,
-    stringprep.in_table_c6,
-    stringprep.in_table_c7,
-    stringprep.in_table_c8,
-    stringprep.in_table_c9,
-    stringprep.in_table_a1,  # unassigned in Unicode 3.2: this is a stored string
-)
-
-
-def prepared(password: bytes) -> bytes:
-    """Return a password as SASLprep prepares it.
-
-    As PostgreSQL does (pg_saslprep): one that is not UTF-8, or that SASLprep prohibits, is used as
-    it is.
-    """
-    if password.isascii() and all(0x20 <= byte < 0x7F for byte in password):  # noqa: PLR2004
-        return password
-    try:
-        text = password.decode("utf-8")
-    except UnicodeDecodeError:
-        return password
-    mapped = "".join(
-        " " if stringprep.in_table_c12(each) else each
-        for each in text
-        if not stringprep.in_table_b1(each)
-    )
-    normal = unicodedata.ucd_3_2_0.normalize("NFKC", mapped)
-    if not normal or any(table(each) for each in normal for table in _PROHIBITED):
-        return password
-    return normal.encode() if _is_one_way(normal) else password
-
-
-def _is_one_way(text: str) -> bool:
-    """Return whether a text keeps the rules for bidirectional characters (RFC 3454 section 6)."""
-    if not any(map(stringprep.in_table_d1, text)):
-        return True
-    if any(map(stringprep.in_table_d2, text)):
-        return False
-    return stringprep.in_table_d1(text[0]) and stringprep.in_table_d1(text[-1])

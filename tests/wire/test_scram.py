@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from claude_proxy.wire.scram import MOST_ROUNDS, ScramClient, ScramError, prepared
+from claude_proxy.wire.scram import MOST_ROUNDS, ScramClient, ScramError
 
 # RFC 7677 section 3.
 USER, PASSWORD, NONCE = "user", b"pencil", "rOprNGfwEbeRWgbNEkqO"
@@ -21,6 +21,7 @@ CLIENT_FINAL = (
     b"c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,"
     b"p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ="
 )
+_PRINTABLE = st.characters(min_codepoint=0x21, max_codepoint=0x7E)  # as the vault takes them
 SERVER_FINAL = b"v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4="
 
 
@@ -89,14 +90,14 @@ def test_whatever_a_server_says_is_an_answer_or_an_error(said: bytes) -> None:
             speak(said)
 
 
-@given(st.text(min_size=1, max_size=20), st.binary(min_size=8, max_size=30))
+@given(st.text(_PRINTABLE, min_size=1, max_size=20), st.binary(min_size=8, max_size=30))
 def test_a_server_with_the_same_password_agrees(text: str, salt: bytes) -> None:
     """An independent server: what RFC 5802 section 3 says, from the stored keys alone."""
     password = text.encode()
     client = ScramClient(password, "ours")
     first = client.first().decode().removeprefix("n,,")
     said = f"r=oursTHEIRS,s={base64.b64encode(salt).decode()},i=4096"
-    salted = hashlib.pbkdf2_hmac("sha256", prepared(password), salt, 4096)
+    salted = hashlib.pbkdf2_hmac("sha256", password, salt, 4096)
     stored = hashlib.sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
 
     final = client.final(said.encode()).decode()
@@ -109,31 +110,6 @@ def test_a_server_with_the_same_password_agrees(text: str, salt: bytes) -> None:
     server_key = hmac.digest(salted, b"Server Key", "sha256")
     answer = base64.b64encode(hmac.digest(server_key, message, "sha256"))
     client.verify(b"v=" + answer)
-
-
-@pytest.mark.parametrize(
-    ("password", "stored"),
-    [
-        # RFC 4013 section 3.
-        ("I\u00adX", "IX"),
-        ("user", "user"),
-        ("USER", "USER"),
-        ("\u00aa", "a"),
-        ("\u2168", "IX"),
-        ("a\u00a0b", "a b"),
-        # What SASLprep prohibits is used as it is, as PostgreSQL does.
-        ("\u0007", "\u0007"),
-        ("\u0627\u0031", "\u0627\u0031"),
-        ("\u00ad", "\u00ad"),
-        ("\u0221", "\u0221"),
-    ],
-)
-def test_a_password_is_prepared_as_postgresql_prepares_it(password: str, stored: str) -> None:
-    assert prepared(password.encode()) == stored.encode()
-
-
-def test_a_password_that_is_not_utf_8_is_used_as_it_is() -> None:
-    assert prepared(b"\xff\xfe") == b"\xff\xfe"
 
 
 def test_a_login_shows_nothing_of_its_password() -> None:

@@ -731,7 +731,8 @@ def _note_shared_variables(found: list[ReadCredential]) -> None:
             other = first.setdefault(name, read)
             if other is not read:
                 what = f"{name} is the variable of two credentials, see {other.line(read)}"
-                read.note(what, key=f"{read.key}.variables", fix="name it in one of them")
+                fix = "write variables: [NAME] in one of them, with a name that no other has"
+                read.note(what, key=f"{read.key}.variables", fix=fix)
 
 
 def _note_placeholders(found: list[ReadCredential]) -> None:

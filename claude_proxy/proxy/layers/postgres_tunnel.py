@@ -1,8 +1,9 @@
 """PostgreSQL tunnel: the proxy logs in to a database in its client's place.
 
 Laws kept: secrets stay outside, silence before allow, no quiet downgrade. The client shows the
-placeholder, and is judged before anything is dialled; the password goes to the server alone, as a
-proof by SCRAM, inside TLS unless the owner says otherwise. What the server asks for before the
+placeholder, and is judged before anything is sent to the server, and before it is dialled unless
+SOCKS5 has done so; the password goes to the server alone, as a proof by SCRAM, inside TLS unless
+the owner says otherwise. What the server asks for before the
 login is over is answered here, so that no question for a password reaches the client. After the
 login the bytes are copied.
 """

@@ -698,6 +698,15 @@ def test_a_name_is_one_credentials() -> None:
     assert where == "a.yaml:3:5, credentials[1]"
 
 
+def test_two_databases_need_two_variables() -> None:
+    use = "inject: postgres, user: app, from: {env: A}"
+
+    what, _, fix = told(f"- {{host: a.test, {use}}}\n- {{host: b.test, {use}}}")
+
+    assert "PGPASSWORD is the variable of two credentials" in what
+    assert "write variables: [NAME] in one of them" in fix
+
+
 def test_a_variable_is_one_credentials() -> None:
     what, _, _ = told(
         f"- {{host: a.test, variables: [T_T], {INJECT}}}\n"

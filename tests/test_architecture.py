@@ -91,6 +91,7 @@ PURE = (
     "config.strict_yaml",
     "config.worker_count",
     "trust.client_environment",
+    "control.protocol",
     "vault.dotenv",
     "proxy.connection_end",
     "proxy.gateway.banner",

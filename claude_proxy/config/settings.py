@@ -83,6 +83,8 @@ class RunIdentity:
     program: str  # of its COMMAND, never with arguments
     image: str = ""  # the digest of the image of its container
     goes_on: bool = False  # its start has been recorded
+    project: str = ""  # the directory that it works in
+    is_container: bool = False
 
     def __str__(self) -> str:
         return f"run {self.name}: {self.program}"

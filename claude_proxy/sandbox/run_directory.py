@@ -25,7 +25,7 @@ from typing import Self
 
 from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.errors import ClaudeProxyError, ConfigError
-from claude_proxy.system.runs import TOKEN_FILE, base_of, is_name
+from claude_proxy.system.runs import CONTROL, TOKEN_FILE, base_of, is_name
 
 NAME_LIMIT = 32
 SOCKET = "proxy.sock"
@@ -280,7 +280,7 @@ def _sweep(base: int) -> list[Run]:
     """Remove the directories of dead runs, and return the runs that are alive."""
     alive = []
     for folder in os.listdir(base):
-        if folder == _LOCK:
+        if folder in (_LOCK, CONTROL):
             continue
         found = _look(base, folder)
         if found.alive is not None:

@@ -675,7 +675,8 @@ def _check_alive(sandbox: Sandbox) -> None:
 
 
 def _identity_of(run_directory: RunDirectory, run_spec: RunSpec) -> RunIdentity:
-    return RunIdentity(run_directory.name, program_of(run_spec.words))
+    project = str(run_spec.sandbox.project)
+    return RunIdentity(run_directory.name, program_of(run_spec.words), project=project)
 
 
 def _record_start(

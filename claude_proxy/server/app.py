@@ -16,7 +16,14 @@ from claude_proxy.audit.store import AuditStore
 from claude_proxy.config.loaded_policy import Loaded
 from claude_proxy.config.settings import Settings
 from claude_proxy.errors import ConfigError
-from claude_proxy.server import light_imports, listening_sockets, logs, startup, workers
+from claude_proxy.server import (
+    control_door,
+    light_imports,
+    listening_sockets,
+    logs,
+    startup,
+    workers,
+)
 from claude_proxy.server.listening_sockets import OpenListener, remove_files
 from claude_proxy.server.prepared import OnApplied, Prepared, ignore_applied
 from claude_proxy.server.stop_signals import StopSignals
@@ -120,6 +127,7 @@ def _serve(
                 signals,
                 lifeline is not None,
                 on_applied,
+                place,
             )
             _engine().run(prepared)
             _tell_unrecorded(store, lifeline)
@@ -136,6 +144,7 @@ def _serve(
         listening_sockets.opened(settings) as listening,
     ):
         _refuse_loop(settings, listening)
+        place = None
         if settings.workers == 1:
             work(WorkerSlot())
             return
@@ -145,6 +154,9 @@ def _serve(
         with _stoppable(settings, listening, until):
             _engine().import_http2()  # before the fork too: the workers share the memory
             collection.spare_what_exists()
+        place = control_door.claim(settings, listening)
+        if place is not None:
+            ends.callback(place.remove)
         workers.run(
             settings.workers,
             work,

@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import uvloop
 from mitmproxy.master import Master
@@ -36,6 +37,7 @@ from claude_proxy.proxy.upstream_tls import UpstreamTls
 from claude_proxy.proxy.warm_upstreams import WarmUpstreams
 from claude_proxy.server import banner, startup
 from claude_proxy.server.ca_watch import CaWatch
+from claude_proxy.server.control_door import ControlDoor, open_door
 from claude_proxy.server.gates import Gates, limits_of
 from claude_proxy.server.listening_sockets import OpenListener, remove_files
 from claude_proxy.server.prepared import Prepared
@@ -46,6 +48,9 @@ from claude_proxy.system.malloc_trim import MemoryTrimmer, keep_buffers
 from claude_proxy.system.runs import proves_run
 from claude_proxy.trust.leaf_contexts import LeafContexts
 from claude_proxy.trust.roots import added_roots
+
+if TYPE_CHECKING:
+    from claude_proxy.server.control_server import ControlServer
 
 logger = logging.getLogger(__name__)
 
@@ -216,6 +221,7 @@ async def _run(prepared: Prepared) -> None:
     running = asyncio.create_task(master.run())
     tasks = _periodic(prepared, services, reloader, ca)
     names = ", ".join(opened.name for opened in prepared.listening)
+    door: ControlDoor | None = None
     try:
         await listeners.accepting()
         collection.spare_what_exists()
@@ -228,6 +234,7 @@ async def _run(prepared: Prepared) -> None:
             text = f"{prepared.slot.replaces}; process {os.getpid()} replaces it"
             with contextlib.suppress(AuditError):  # it shows at the next decision
                 prepared.store.record(Notice(0, "worker-replaced", text))
+        door = open_door(prepared, lambda: _control(prepared, services, gates, reloader))
         await stop.wait()
         prepared.news.stopping()
         prepared.announce("Stopping: no new connections; open ones may finish.")
@@ -235,6 +242,8 @@ async def _run(prepared: Prepared) -> None:
             remove_files(prepared.listening)
         await _wind_down(services, listeners, settings.limits.grace_s, prepared.signals)
     finally:
+        if door is not None:
+            door.close()
         for task in tasks:
             task.cancel()
         for connection in list(services.connections):
@@ -242,6 +251,17 @@ async def _run(prepared: Prepared) -> None:
         master.shutdown()  # type: ignore[no-untyped-call]
         await running
         prepared.record(Notice(0, "stop", f"no longer listening on {names}"))
+
+
+def _control(
+    prepared: Prepared, services: Services, gates: Gates, reloader: Reloader
+) -> "ControlServer":
+    """Return what answers the owner's questions, imported when there is the first."""
+    from claude_proxy.server import control_operations  # noqa: PLC0415 - most are never asked
+
+    return control_operations.server_of(
+        control_operations.Engine(prepared, services, gates, reloader)
+    )
 
 
 def _proof_of_runs(settings: Settings) -> Callable[[str, str], bool]:

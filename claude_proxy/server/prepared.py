@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from claude_proxy.audit.store import AuditStore
 from claude_proxy.config.loaded_policy import Loaded
 from claude_proxy.config.settings import LogFormat, Settings, Verbosity
+from claude_proxy.control.places import Place
 from claude_proxy.errors import AuditError
 from claude_proxy.events import Notice
 from claude_proxy.server import logs
@@ -45,6 +46,7 @@ class Prepared:
     signals: StopSignals
     of_run: bool  # a launcher has started it for one run
     on_applied: OnApplied
+    place: Place | None = None  # of the workers' control sockets
 
     def announce(self, text: str) -> None:
         """Print a line about the whole proxy, from one worker only."""

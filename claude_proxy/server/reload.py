@@ -82,6 +82,28 @@ class Reloader:
         self._settling = Settling(is_open_for_writing)
         self._held: _Change | None = None  # takes protection away, so it is looked at twice
         self._verify_at = 0.0
+        self._asking: list[asyncio.Future[str]] = []  # who waits for a reload that has not begun
+        self._answered: list[asyncio.Future[str]] = []  # and for the one that is going on
+
+    @property
+    def loaded(self) -> Loaded:
+        """The policy in force, as it was read."""
+        return self._loaded
+
+    @property
+    def is_rejected(self) -> bool:
+        """Whether the files say something else now, which was rejected."""
+        return self._rejected is not None
+
+    async def apply_now(self) -> str:
+        """Reload, and return what has changed once it is in force; ConfigError if it is rejected.
+
+        A file that is still being written is waited for.
+        """
+        done: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._asking.append(done)
+        self._requests.set()
+        return await done
 
     def request(self) -> None:
         """Reload soon, whether or not a file has changed; requests until then are one."""
@@ -103,6 +125,8 @@ class Reloader:
         """Reload if it is requested, or a file has changed, and what has changed has settled."""
         if self._requests.is_set():
             self._requests.clear()
+            self._answered += self._asking
+            self._asking = []
             if not self._is_requested and self._news is not None:
                 self._news.reloading()
             self._is_requested = True
@@ -158,6 +182,7 @@ class Reloader:
         Files that have rested for less than `SETTLED_TWICE_S` only apply if no protection is lost.
         """
         seen: States = {}
+        outcome: str | ConfigError
         try:
             change = await self._read(seen)
             if change is None or (change.loosens and rest_s < SETTLED_TWICE_S):
@@ -166,14 +191,16 @@ class Reloader:
             policy = change.loaded.policy
             activate = await off_loop.wait_for(lambda: self._judges.prepare(policy))
         except ConfigError as error:
+            outcome = error
             self._reject(seen, error)
         except Exception as problem:  # the watcher must survive a bug that a file triggers
             logger.exception("reading the %s failed", self._what)
             what = f"internal error ({type(problem).__name__})"
-            self._reject(seen, ConfigError(what, where=str(self._settings.allowlist)))
+            outcome = ConfigError(what, where=str(self._settings.allowlist))
+            self._reject(seen, outcome)
         else:
             activate()
-            self._apply(change)
+            outcome = self._apply(change)
             if change.loaded.complaint is not None:
                 self._complain("project's restrictions file", change.loaded.complaint)
             await self._tell_applied()
@@ -182,6 +209,16 @@ class Reloader:
         if self._is_requested and not self._requests.is_set() and self._news is not None:
             self._news.reloaded()
         self._is_requested = False
+        self._answer(outcome)
+
+    def _answer(self, outcome: str | ConfigError) -> None:
+        """Tell those who asked for this reload what came of it."""
+        answered, self._answered = self._answered, []
+        for done in (one for one in answered if not one.done()):
+            if isinstance(outcome, ConfigError):
+                done.set_exception(outcome)
+            else:
+                done.set_result(outcome)
 
     async def _tell_applied(self) -> None:
         settings = self._settings
@@ -221,7 +258,8 @@ class Reloader:
             logs.report([first, *error.lines()])
         self._record(Notice(0, "policy-rejected", error.what))
 
-    def _apply(self, change: _Change) -> None:
+    def _apply(self, change: _Change) -> str:
+        """Close what is no longer allowed, and return what has changed."""
         self._loaded, self._rejected = change.loaded, None
         closed = sum(connection.withdraw() for connection in list(self._connections))
         self._close_warm()
@@ -230,6 +268,7 @@ class Reloader:
             text += f"; {closed} open {'tunnel' if closed == 1 else 'tunnels'} closed"
         self._announce(f"{self._what.capitalize()} applied: {text}")
         self._record(Notice(0, "policy-applied", text))
+        return text
 
 
 def _holds(loaded: Loaded) -> bool:

@@ -15,6 +15,7 @@ from pathlib import Path
 from claude_proxy.deferred.patterns import lazy_pattern
 
 TOKEN_FILE = "token"  # noqa: S105 - the name of the file
+CONTROL = "control"  # beside the directories of the runs: the sockets by which proxies are asked
 
 _TOKEN_BYTES = 64
 _DIRECTORIES = 4096  # that are looked at
@@ -42,6 +43,19 @@ def base_of(environ: Mapping[str, str]) -> Path:
             found = os.stat(given)  # noqa: PTH116 - one call, and its owner is what matters
             if stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid():
                 return Path(given) / "claude-proxy"
+    return _without_runtime_directory()
+
+
+def bases_of(environ: Mapping[str, str]) -> tuple[Path, ...]:
+    """Return every directory that `base_of` may have named for a process of this user.
+
+    A service is started with other variables than a terminal.
+    """
+    usual = Path(f"/run/user/{os.geteuid()}/claude-proxy")
+    return tuple(dict.fromkeys((base_of(environ), usual, _without_runtime_directory())))
+
+
+def _without_runtime_directory() -> Path:
     return Path(f"/tmp/claude-proxy-{os.geteuid()}")  # noqa: S108 - checked before it is used
 
 

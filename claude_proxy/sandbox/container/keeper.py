@@ -227,8 +227,14 @@ class Keeper:
         self._helpers.append(KeptHelper(what, start, self._note))
 
     def _identity(self, *, goes_on: bool) -> RunIdentity:
-        program = program_of(self._words)
-        return RunIdentity(self._task.name, program, self._task.image_digest, goes_on)
+        return RunIdentity(
+            self._task.name,
+            program_of(self._words),
+            self._task.image_digest,
+            goes_on,
+            project=str(self._task.run.sandbox.project),
+            is_container=True,
+        )
 
     def _start_proxy(self, again: bool) -> list[HelperProcess]:  # noqa: FBT001 - of KeptHelper
         process = own_proxy.start(

@@ -1,0 +1,86 @@
+"""Status of a running proxy: policy and version, listeners, open connections, memory.
+
+Secrets stay outside: it names hosts, ports and runs, and never a path, a query, a header or a
+value.
+"""
+
+import os
+import time
+from collections import Counter
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from claude_proxy.config.settings import Settings
+from claude_proxy.policy.policy import Policy
+from claude_proxy.proxy.connection import ClientConnection, Services
+from claude_proxy.server.prepared import Prepared
+from claude_proxy.server.reload import Reloader
+
+_VERSION_DIGITS = 12
+_MOST_TUNNELS = 500  # that are named
+_STATM = Path("/proc/self/statm")
+
+
+def version_of(policy: Policy) -> str:
+    """Return a digest of what a policy says: the same for the same entries, wherever they are."""
+    lines, _ = Policy().diff(policy)
+    return sha256("\n".join(lines).encode()).hexdigest()[:_VERSION_DIGITS]
+
+
+def status_of(prepared: Prepared, services: Services, reloader: Reloader) -> dict[str, Any]:
+    """Return the status of this worker, as JSON has it."""
+    settings, policy = prepared.settings, reloader.loaded.policy
+    tunnels, more = _tunnels(services)
+    return {
+        "worker": prepared.slot.number,
+        "process": os.getpid(),
+        "time": time.time(),
+        "policy": {
+            "name": _policy_name(settings),
+            "file": None if settings.policy is not None else str(settings.allowlist),
+            "version": version_of(policy),
+            "rules": policy.rules_count,
+            "rejected": reloader.is_rejected,
+        },
+        "listeners": [
+            {"name": one.name, "address": one.url, "gateway": one.gateway}
+            for one in prepared.listening
+        ],
+        "connections": len(services.connections),
+        "tunnels": tunnels,
+        "tunnels_not_listed": more,
+        "memory": _memory(),
+    }
+
+
+def _policy_name(settings: Settings) -> str:
+    return settings.policy if settings.policy is not None else settings.allowlist.name
+
+
+def _tunnels(services: Services) -> tuple[list[Mapping[str, Any]], int]:
+    """Return the open tunnels by run and target, the busiest first, and how many are left out."""
+    counts = Counter(
+        key for one in list(services.connections) if (key := _target_of(one)) is not None
+    )
+    listed = counts.most_common(_MOST_TUNNELS)
+    named: list[Mapping[str, Any]] = [
+        {"run": run, "target": target, "count": count} for (run, target), count in listed
+    ]
+    return named, sum(counts.values()) - sum(count for _, count in listed)
+
+
+def _target_of(connection: ClientConnection) -> tuple[str | None, str] | None:
+    session = connection.session
+    if session.target is None or connection.is_ending:
+        return None
+    return session.client_info.run, str(session.target)
+
+
+def _memory() -> int | None:
+    """Return the bytes of memory that this process has resident; None if that is not known."""
+    try:
+        return int(_STATM.read_text("ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return None

@@ -11,15 +11,15 @@ from typing import Any
 
 import click
 
-from claude_proxy.cli import container_presets, options, run
+from claude_proxy.cli import container_presets, options, paths, run
 from claude_proxy.cli.container_options import CommandAfterDashes, command_after_dashes
 from claude_proxy.cli.run_choices import RunOptions, run_spec_of
 from claude_proxy.config import policy_files
 from claude_proxy.config.option_table import Subcommand
 from claude_proxy.deferred.data_classes import field_names, replace
 from claude_proxy.errors import ConfigError
-from claude_proxy.sandbox.container import container_names, launcher
-from claude_proxy.sandbox.container.engine import Call, Engine
+from claude_proxy.sandbox.container import container_names, launcher, store
+from claude_proxy.sandbox.container.engine import Engine, ImageQuestion
 from claude_proxy.sandbox.container.plan.model import ContainerSpec, EngineKind, Way
 from claude_proxy.sandbox.run_spec import RunSpec
 
@@ -112,7 +112,7 @@ def command(context: click.Context, /, **given: Any) -> int:
         asked.drop()
 
 
-def _run(context: click.Context, given: dict[str, Any], engine: Engine, asked: Call) -> int:
+def _run(context: click.Context, given: dict[str, Any], engine: Engine, asked: ImageQuestion) -> int:
     spec = spec_of(context, given)
     if given["dry_run"]:
         prepared = launcher.prepare(spec, engine, asked)
@@ -124,12 +124,13 @@ def _run(context: click.Context, given: dict[str, Any], engine: Engine, asked: C
     return launcher.run(spec, say=run.say, engine=engine, asked=asked)
 
 
-def begin(given: Mapping[str, Any]) -> tuple[Engine, Call]:
+def begin(given: Mapping[str, Any]) -> tuple[Engine, ImageQuestion]:
     """Find the engine, and ask it for the image, while the options are read."""
     image = container_presets.image_of(given)
     kind = given["engine"]
     engine = Engine.find(None if kind is None else EngineKind(kind), os.environ)
-    return engine, engine.begin_image(image)
+    statedir = given["statedir"] or paths.default_statedir()
+    return engine, engine.begin_image(image, store.cache_in(statedir))
 
 
 def spec_of(context: click.Context, given: Mapping[str, Any]) -> ContainerSpec:

@@ -19,6 +19,7 @@ from typing import Any
 from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.sandbox import waiting_process
 from claude_proxy.sandbox.container import store
+from claude_proxy.sandbox.container.known_images import KnownImages, mark_of
 from claude_proxy.sandbox.container.plan.model import (
     ContainerState,
     ContainerStatus,
@@ -143,16 +144,21 @@ class Engine:
 
     def _cached_info(self, cache: Path | None) -> Mapping[str, Any]:
         key = self._key()
-        if cache is not None:
-            with contextlib.suppress(OSError, ValueError):
-                found = json.loads(cache.read_bytes())
-                if found["key"] == key:
-                    return dict(found["info"])
+        known = None if cache is None else self._known_info(cache, key)
+        if known is not None:
+            return known
         info = self._info()
         if cache is not None:
             with contextlib.suppress(ConfigError):  # it is asked again
                 _keep(cache, {"key": key, "info": info})
         return info
+
+    def _known_info(self, cache: Path, key: Sequence[str]) -> Mapping[str, Any] | None:
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            found = json.loads(cache.read_bytes())
+            if found["key"] == key:
+                return dict(found["info"])
+        return None
 
     def _key(self) -> list[str]:
         """Return what changes when the engine or its configuration does."""
@@ -162,12 +168,12 @@ class Engine:
             host, context = (self.environ.get(f"DOCKER_{word}", "") for word in ("HOST", "CONTEXT"))
             chosen = Path(self.environ.get("DOCKER_CONFIG", f"{home}/.docker"), "config.json")
             socket = Path(host.removeprefix("unix://") or _DOCKER_SOCKET)
-            marks = (f"{path} {_mark_of(path)}" for path in (self.program, chosen, socket))
+            marks = map(mark_of, (self.program, chosen, socket))
             return [f"{os.geteuid()}", host, context, *marks]
         files = [self.program, Path("/etc/containers/containers.conf")]
         files += [Path(home, ".config/containers", name) for name in _CONFIGURATIONS]
         files += [Path(self.environ[name]) for name in _CONFIGURED if name in self.environ]
-        return [f"{os.geteuid()}", *(f"{path} {_mark_of(path)}" for path in files)]
+        return [f"{os.geteuid()}", *map(mark_of, files)]
 
     def _info(self) -> dict[str, Any]:
         said = self.call("info", "--format", "json" if self._is_podman else "{{json .}}")
@@ -215,16 +221,30 @@ class Engine:
 
     def image(self, name: str, cache: Path | None = None) -> ImageFacts:
         """Return what is known of an image; NoImageError if it is not on this machine."""
-        return self.image_of(self.begin_image(name), name, cache)
+        return self.image_of(self.begin_image(name, cache), name, cache)
 
-    def begin_image(self, name: str) -> "Call":
-        """Begin to ask for an image."""
-        return self.begin("image", "inspect", "--", name)
+    def begin_image(self, name: str, cache: Path | None = None) -> "ImageQuestion":
+        """Begin to ask for an image, unless its description is known."""
+        return ImageQuestion(self, name, None if cache is None else self._known_images(cache))
 
-    def image_of(self, asked: "Call", name: str, cache: Path | None = None) -> ImageFacts:
+    def _known_images(self, cache: Path) -> KnownImages | None:
+        """Return the descriptions that are kept; None: nothing shows whether they still hold."""
+        key = self._key()
+        info = self._known_info(cache / f"{self.kind}.json", key) or {}
+        if not info.get("images"):
+            return None
+        home = self.environ.get("HOME", "")
+        files = [Path(self.environ[name]) for name in _NAMING if name in self.environ]
+        files += [Path(home, place) for place in _NAMES_OF_USER]
+        files += [Path(place) for place in _NAMES_OF_SYSTEM]
+        return KnownImages(cache, Path(str(info["images"])), tuple(key), tuple(files))
+
+    def image_of(
+        self, asked: "ImageQuestion", name: str, cache: Path | None = None
+    ) -> ImageFacts:
         """Return the answer of `begin_image`, with what is in the image, from a file if known."""
         try:
-            (found,) = _parsed(asked.end(_SHORT_S))
+            found = asked.answer()
         except EngineError as error:
             if re.search(r"no such image|image not known|not found", error.what, re.IGNORECASE):
                 raise NoImageError(
@@ -349,6 +369,31 @@ class Call:
         self._process.communicate()
 
 
+class ImageQuestion:
+    """What an image is: from the file that keeps it, or by a call that was started."""
+
+    def __init__(self, engine: Engine, name: str, known: KnownImages | None) -> None:
+        self._name, self._known = name, known
+        self._mark = [] if known is None else known.mark()
+        self._found = None if known is None else known.find(name)
+        self._call = None
+        if self._found is None:
+            self._call = engine.begin("image", "inspect", "--", name)
+
+    def answer(self) -> Mapping[str, Any]:
+        """Return the engine's description of it; EngineError if it has none."""
+        if self._found is None and self._call is not None:
+            (self._found,) = _parsed(self._call.end(_SHORT_S))
+            if self._known is not None:
+                self._known.keep(self._name, self._found, self._mark)
+        return self._found or {}
+
+    def drop(self) -> None:
+        """End the call; its answer is not needed."""
+        if self._call is not None:
+            self._call.drop()
+
+
 def environment_of(environ: Mapping[str, str]) -> dict[str, str]:
     """Return the variables that an engine is started with."""
     own = {name: value for name, value in environ.items() if _OF_ENGINES.fullmatch(name)}
@@ -454,18 +499,23 @@ def _refuse_remote(environ: Mapping[str, str]) -> None:
 
 _CONFIGURATIONS = ("containers.conf", "storage.conf")
 _CONFIGURED = ("CONTAINERS_CONF", "CONTAINERS_STORAGE_CONF")
+# containers-registries.conf(5): what decides which image a short name means.
+_NAMING = ("CONTAINERS_REGISTRIES_CONF", "CONTAINERS_SHORT_NAME_ALIASES_CONF")
+_NAMES_OF_USER = (
+    ".config/containers/registries.conf",
+    ".config/containers/registries.conf.d",
+    ".cache/containers/short-name-aliases.conf",
+)
+_NAMES_OF_SYSTEM = (
+    "/etc/containers/registries.conf",
+    "/etc/containers/registries.conf.d",
+    "/var/cache/containers/short-name-aliases.conf",
+)
 
 
 def _keep(path: Path, known: Mapping[str, Any]) -> None:
     store.make_directory(path.parent)
     store.write(path.parent, path.name, json.dumps(known).encode())
-
-
-def _mark_of(path: Path) -> str:
-    with contextlib.suppress(OSError):
-        found = path.stat()
-        return f"{found.st_mtime_ns} {found.st_size}"
-    return "missing"
 
 
 def _parsed(said: bytes) -> Any:
@@ -489,7 +539,16 @@ def _podman_info(found: Mapping[str, Any]) -> dict[str, Any]:
         "limits": {"memory", "pids"} <= controllers
         and not (security.get("rootless") and host.get("cgroupVersion") == "v1"),
         "init": any(Path(place).exists() for place in _INITS),
+        "images": _index_of_images(found.get("store") or {}),
     }
+
+
+def _index_of_images(found: Mapping[str, Any]) -> str:
+    """Return the file in which podman lists its images; "": it has other stores as well."""
+    root, driver = str(found.get("graphRoot") or ""), str(found.get("graphDriverName") or "")
+    if not (root and driver) or "imagestore" in json.dumps(found.get("graphOptions")).lower():
+        return ""
+    return f"{root}/{driver}-images/images.json"
 
 
 _INITS = ("/usr/libexec/podman/catatonit", "/usr/bin/catatonit", "/usr/lib/podman/catatonit")

@@ -31,7 +31,7 @@ from claude_proxy.sandbox.container import (
 )
 from claude_proxy.sandbox.container.attached import Attached
 from claude_proxy.sandbox.container.container_clone import HeldClone
-from claude_proxy.sandbox.container.engine import Call, Engine
+from claude_proxy.sandbox.container.engine import Engine, ImageQuestion
 from claude_proxy.sandbox.container.keeper_link import KeeperEndedError
 from claude_proxy.sandbox.container.keeper_start import start_keeper
 from claude_proxy.sandbox.container.keeper_task import KeeperTask
@@ -108,7 +108,7 @@ class Prepared:
         return replace(self, spec=clone.spec, clone=clone)
 
 
-def prepare(spec: ContainerSpec, engine: Engine, asked: Call) -> Prepared:
+def prepare(spec: ContainerSpec, engine: Engine, asked: ImageQuestion) -> Prepared:
     """Look at the engine, the image and the credentials; `asked` is the question for the image."""
     settings = spec.run.settings
     cache = store.cache_in(settings.statedir)
@@ -177,7 +177,7 @@ def run(
     *,
     say: Reporter,
     engine: Engine,
-    asked: Call,
+    asked: ImageQuestion,
     again: StoredContainer | None = None,
 ) -> int:
     """Make a container and run CMD in it; return its exit code.
@@ -316,7 +316,8 @@ def _start_again(
             say("note: it was updated, and is made again from its new image")
             spec = replace(spec, image=image)
         spec = replace(spec, detach=not attach)
-        asked = engine.begin_image(image or stored.image_id)
+        cache = store.cache_in(spec.run.settings.statedir)
+        asked = engine.begin_image(image or stored.image_id, cache)
         return run(spec, say=say, engine=engine, asked=asked, again=stored)
     directory = store.directory_of(spec.run.settings.statedir, stored.name)
     if keeper_link.ask(directory, "status") is not None:

@@ -70,6 +70,7 @@ NOT_OF_LAUNCHER = (
 # What is of containers, too, but needed only once, by other commands, or in another process.
 NOT_OF_CONTAINER_LAUNCHER = (
     "claude_proxy.sandbox.container.closed_network",
+    "claude_proxy.sandbox.container.exec_process",
     "claude_proxy.sandbox.container.history",
     "claude_proxy.sandbox.container.image_build",
     "claude_proxy.sandbox.container.keeper",  # a child of the launcher
@@ -77,7 +78,10 @@ NOT_OF_CONTAINER_LAUNCHER = (
     "claude_proxy.sandbox.container.updates",
     "claude_proxy.sandbox.guard_process",
     "claude_proxy.sandbox.helper_processes",
+    "claude_proxy.sandbox.proxy_process_ipc",
     "claude_proxy.sandbox.runner",
+    "ctypes",
+    "pickle",
     "py_compile",
     "tarfile",
     "tempfile",

@@ -23,6 +23,7 @@ from claude_proxy.cli.container_targets import (
 )
 from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.sandbox.container import exec_process, image_shell
+from claude_proxy.sandbox.container.missing_programs import NoProgramError
 
 EPILOG = """\b
 Examples:
@@ -99,7 +100,7 @@ def shell_in(container: RunningContainer, *, terminal: bool | None) -> int:
     for shell in image_shell.shells_of(container.state.pid):
         try:
             return execute(container, (shell,), terminal=terminal)
-        except exec_process.NoProgramError:
+        except NoProgramError:
             continue
     raise ClaudeProxyError(
         "there is no shell in the container: neither bash nor sh",

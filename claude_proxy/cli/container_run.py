@@ -112,7 +112,9 @@ def command(context: click.Context, /, **given: Any) -> int:
         asked.drop()
 
 
-def _run(context: click.Context, given: dict[str, Any], engine: Engine, asked: ImageQuestion) -> int:
+def _run(
+    context: click.Context, given: dict[str, Any], engine: Engine, asked: ImageQuestion
+) -> int:
     spec = spec_of(context, given)
     if given["dry_run"]:
         prepared = launcher.prepare(spec, engine, asked)

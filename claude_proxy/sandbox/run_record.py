@@ -24,6 +24,11 @@ def record_or_deny(settings: Settings, *notices: Notice) -> None:
             raise
 
 
+def load() -> None:
+    """Import what a record needs, where there is time for it."""
+    from claude_proxy.audit import database, store  # noqa: F401, PLC0415 - SQLite
+
+
 def record(settings: Settings, *notices: Notice) -> None:
     """Add notices to the audit log; AuditError if that fails."""
     from claude_proxy.audit.database import database_in  # noqa: PLC0415 - SQLite, after bwrap

@@ -16,13 +16,13 @@ from claude_proxy.deferred.patterns import lazy_pattern
 from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.sandbox.container.engine import Engine, explained
 from claude_proxy.sandbox.container.enter import HookCall, HookFiles
-from claude_proxy.sandbox.container.exec_process import (
+from claude_proxy.sandbox.container.held_errors import HeldErrors
+from claude_proxy.sandbox.container.keeper_link import KeeperChannel
+from claude_proxy.sandbox.container.missing_programs import (
     NOT_EXECUTABLE,
     NOT_FOUND,
     NoProgramError,
 )
-from claude_proxy.sandbox.container.held_errors import HeldErrors
-from claude_proxy.sandbox.container.keeper_link import KeeperChannel
 
 type Reporter = Callable[[str], None]
 

@@ -33,10 +33,11 @@ from claude_proxy.system import selinux
 _SHORT_S = 60.0
 _REMOTE = ("CONTAINER_HOST", "DOCKER_HOST")  # where a context leads, docker is asked
 # What an engine reads besides what every program may.
-_OF_ENGINES = re.compile(
-    r"CONTAINERS_[A-Z_]+|STORAGE_(?:DRIVER|OPTS)|REGISTRY_AUTH_FILE|DOCKER_(?:CONFIG|CONTEXT|HOST)"
-    r"|DBUS_SESSION_BUS_ADDRESS|TERM|COLUMNS|LINES|_CONTAINERS_[A-Z_]+"
+_OF_ENGINES = frozenset(
+    {"STORAGE_DRIVER", "STORAGE_OPTS", "REGISTRY_AUTH_FILE", "DBUS_SESSION_BUS_ADDRESS"}
+    | {"DOCKER_CONFIG", "DOCKER_CONTEXT", "DOCKER_HOST", "TERM", "COLUMNS", "LINES"}
 )
+_OF_PODMAN = ("CONTAINERS_", "_CONTAINERS_")
 _HOOK_PLACES = ("/usr/share/containers/oci/hooks.d", "/etc/containers/oci/hooks.d")
 _SECCOMP_PLACES = (
     "/etc/containers/seccomp.json",
@@ -239,9 +240,7 @@ class Engine:
         files += [Path(place) for place in _NAMES_OF_SYSTEM]
         return KnownImages(cache, Path(str(info["images"])), tuple(key), tuple(files))
 
-    def image_of(
-        self, asked: "ImageQuestion", name: str, cache: Path | None = None
-    ) -> ImageFacts:
+    def image_of(self, asked: "ImageQuestion", name: str, cache: Path | None = None) -> ImageFacts:
         """Return the answer of `begin_image`, with what is in the image, from a file if known."""
         try:
             found = asked.answer()
@@ -263,7 +262,8 @@ class Engine:
         )
 
     def _content(self, image: str, cache: Path | None) -> Mapping[str, Any]:
-        path = None if cache is None else cache / f"{re.sub('[^0-9a-f]', '', image)}.json"
+        name = "".join(letter for letter in image if letter in "0123456789abcdef")
+        path = None if cache is None else cache / f"{name}.json"
         if path is not None:
             with contextlib.suppress(OSError, ValueError, KeyError):
                 found = json.loads(path.read_bytes())
@@ -396,9 +396,15 @@ class ImageQuestion:
 
 def environment_of(environ: Mapping[str, str]) -> dict[str, str]:
     """Return the variables that an engine is started with."""
-    own = {name: value for name, value in environ.items() if _OF_ENGINES.fullmatch(name)}
+    own = {name: value for name, value in environ.items() if _is_of_engines(name)}
     return {**waiting_process.harmless(environ), **own, "DOCKER_CLI_HINTS": "false"}
 
+
+def _is_of_engines(name: str) -> bool:
+    return name in _OF_ENGINES or (name.startswith(_OF_PODMAN) and set(name) <= _IN_NAMES)
+
+
+_IN_NAMES = frozenset("_ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
 # What engines say, and what helps: (a part of it, what it means, the fix).
 _KNOWN = (

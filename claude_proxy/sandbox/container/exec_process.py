@@ -17,11 +17,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from claude_proxy.errors import ClaudeProxyError
-from claude_proxy.sandbox.container.engine import Engine, EngineError, explained
+from claude_proxy.sandbox.container.engine import Engine, explained
 from claude_proxy.sandbox.container.held_errors import HeldErrors
+from claude_proxy.sandbox.container.missing_programs import (
+    NOT_EXECUTABLE,
+    NOT_FOUND,
+    NoProgramError,
+)
 from claude_proxy.sandbox.container.plan.model import EngineKind
-
-NOT_EXECUTABLE, NOT_FOUND = 126, 127  # exit codes of shells, and of the engines
 
 _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _WAITED_FOR = {*_FORWARDED, signal.SIGCHLD, signal.SIGTSTP}
@@ -29,21 +32,6 @@ _FAILED = 125  # podman-exec(1): the engine itself
 _RETRY_S = 0.05
 _PIECE = 64 * 1024
 _PR_SET_CHILD_SUBREAPER = 36
-
-
-class NoProgramError(EngineError):
-    """The image has no such program, or it cannot be executed."""
-
-    def __init__(self, program: str, exit_code: int) -> None:
-        lacks = exit_code == NOT_FOUND
-        super().__init__(
-            f'there is no program "{program}" in the container'
-            if lacks
-            else f'"{program}" cannot be executed in the container',
-            where="CMD",
-            fix="name a program that is in the image",
-        )
-        self.exit_code = exit_code
 
 
 def execute(engine: Engine, name: str, words: Sequence[str], *, terminal: bool) -> int:

@@ -105,6 +105,8 @@ class Keeper:
                 now = time.monotonic()
                 for helper in self._helpers:
                     helper.look_after(now)
+                if self._wall is not None:
+                    self._wall.look_after(now)
                 self._wait(init, now)
         finally:
             self._end()
@@ -277,7 +279,9 @@ class Keeper:
                     ended = os.pidfd_open(process.pid)
                     closing.callback(os.close, ended)
                     waiting.register(ended, select.POLLIN)
-            due = [helper.due - now for helper in self._helpers if helper.due is not None]
+            dues = [helper.due for helper in self._helpers]
+            dues += [] if self._wall is None else [self._wall.due]
+            due = [at - now for at in dues if at is not None]
             ready = dict(waiting.poll(max(0.0, min(due)) * 1000 + 1 if due else None))
         if self._wall is not None and self._wall.fileno() in ready:
             self._wall.hear()
@@ -370,6 +374,7 @@ class Keeper:
     def _await_exit_code(self) -> None:
         """Wait for what the launcher learns from the engine, which takes the container down."""
         descriptors = self._launcher.descriptors
+        run_record.load()  # while the engine takes it down
         if self._exit_code is not None or not descriptors:
             return
         if select.select(descriptors, [], [], _CODE_PATIENCE_S)[0]:

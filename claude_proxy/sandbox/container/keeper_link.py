@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from claude_proxy.errors import ClaudeProxyError
-from claude_proxy.sandbox import proxy_process_ipc
 from claude_proxy.sandbox.container import store
 
 MESSAGE_LIMIT = 128 * 1024
@@ -54,6 +53,8 @@ class KeeperChannel:
             if said["event"] == "say":
                 say(str(said["line"]))
             elif said["event"] == "failed":
+                from claude_proxy.sandbox import proxy_process_ipc  # noqa: PLC0415 - of failures
+
                 error = proxy_process_ipc.decode_error(json.dumps(said["error"]).encode())
                 raise error or ClaudeProxyError(str(said["error"]))
             elif said["event"] == event:
@@ -92,6 +93,8 @@ class LauncherLink:
 
     def fail(self, error: ClaudeProxyError) -> None:
         """Tell the launcher why there is no container."""
+        from claude_proxy.sandbox import proxy_process_ipc  # noqa: PLC0415 - of failures
+
         self.tell("failed", error=json.loads(proxy_process_ipc.encode_error(error)))
 
     def hear(self) -> Mapping[str, Any] | None:

@@ -530,6 +530,8 @@ def _start(
                 if way is None:
                     attached.wait_until_started(say)
                 _leave_name(spec)
+                if spec.run.sandbox.has_proxy and not detached:
+                    run_reports.load()  # while CMD runs
                 code = attached.wait(
                     lambda: _has_run(engine, stored),
                     lambda number: _end_deaf(engine, stored, number, say),
@@ -540,8 +542,6 @@ def _start(
                 keeper.wait_for("walled", say)
                 return code
             keeper.send("exit", code=code)
-        if spec.run.sandbox.has_proxy:
-            run_reports.load()  # while the keeper ends
         try:
             keeper.wait_for("ended", say)
         except KeeperEndedError as error:  # CMD has ended: its exit code must not be lost

@@ -36,6 +36,7 @@ type Reporter = Callable[[str], None]
 _MOUNTED_PATIENCE_S = 30.0
 _PAUSE_S = 0.002
 _INSIDE = lazy_pattern(rf"(?<!\S){WORKSPACE}(?=[/\s:;]|$)")
+_BRING_AFTER_S = 1.0  # what a short run commits is brought over at its end
 _GRACE_S = 2.0  # for a container to end, whose guard has
 
 
@@ -46,6 +47,9 @@ class ProjectWall:
         self._project, self._say = project, say
         self._guard: MountGuard | None = None
         self._pid = 0
+        self._bring: Callable[[], None] | None = None
+        self._bringing = ExitStack()
+        self.due: float | None = None  # when to begin to bring commits over
         self._before: ObeyedStates | None = None
         self._is_checked = project.sources is None
 
@@ -88,7 +92,10 @@ class ProjectWall:
     def begin(self, pid: int, run_directory: RunDirectory, log: RunLog, stack: ExitStack) -> None:
         """Guard the mounts and bring commits over from now on; the container runs."""
         self._pid = pid
-        stack.enter_context(commit_bringer(self._project.git, run_directory, log))
+        stack.enter_context(self._bringing)
+        bringer = commit_bringer(self._project.git, run_directory, log)
+        self._bring = lambda: self._bringing.enter_context(bringer)
+        self.due = time.monotonic() + _BRING_AFTER_S
         guarded = self._project.inside.guarded
         if not guarded:
             return
@@ -128,6 +135,12 @@ class ProjectWall:
         guard.watch()
         return guard
 
+    def look_after(self, now: float) -> None:
+        """Begin to bring commits over when it is time."""
+        if self.due is not None and self.due <= now and self._bring is not None:
+            self.due = None
+            self._bring()
+
     def fileno(self) -> int | None:
         """Return the descriptor that is readable when the guard says something."""
         return None if self._guard is None else self._guard.fileno()
@@ -164,6 +177,7 @@ class ProjectWall:
         """Say what was created or changed, and bring over what was committed."""
         from claude_proxy.sandbox import obeyed_report, obeyed_states  # noqa: PLC0415 - at the end
 
+        self._bringing.close()
         if self._guard is not None:
             self._guard.finish()
             self._say_why(self._guard)

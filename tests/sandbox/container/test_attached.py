@@ -14,8 +14,8 @@ from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.sandbox.container import enter
 from claude_proxy.sandbox.container.attached import Attached
 from claude_proxy.sandbox.container.engine import Engine, EngineError
-from claude_proxy.sandbox.container.exec_process import NoProgramError
 from claude_proxy.sandbox.container.keeper_link import KeeperChannel, LauncherLink
+from claude_proxy.sandbox.container.missing_programs import NoProgramError
 from claude_proxy.sandbox.container.plan.model import EngineKind
 from tests.support.waiting import until
 

@@ -133,6 +133,31 @@ def image_cases() -> tuple[Case, ...]:
     )
 
 
+def test_podman_is_asked_again_for_an_image_once_its_list_of_images_has_changed(
+    tmp_path: Path,
+) -> None:
+    index = tmp_path / "vfs-images" / "images.json"
+    index.parent.mkdir()
+    index.write_text('[{"id": "1d"}]', "utf-8")
+    place = {"graphRoot": str(tmp_path), "graphDriverName": "vfs", "graphOptions": {}}
+    cases = ((["info"], json.dumps({**INFO, "store": place}), "", 0), *image_cases())
+    podman, cache = engine(tmp_path, *cases), tmp_path / "cache"
+
+    def asked() -> int:
+        return sum(call[:2] == ["image", "inspect"] for call in calls_of(podman.program))
+
+    podman.facts(cache / "podman.json")
+    first = podman.image("box", cache)
+    assert podman.image("box", cache) == first
+    assert asked() == 1
+    new = index.with_name("new")
+    new.write_bytes(index.read_bytes())
+    new.replace(index)
+    assert podman.image("box", cache) == first
+
+    assert asked() == 2
+
+
 def test_what_is_in_an_image_is_looked_at_once_and_nothing_is_run(tmp_path: Path) -> None:
     podman = engine(tmp_path, *image_cases())
 

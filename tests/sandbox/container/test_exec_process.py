@@ -7,6 +7,7 @@ import pytest
 
 from claude_proxy.sandbox.container import exec_process
 from claude_proxy.sandbox.container.engine import Engine, EngineError
+from claude_proxy.sandbox.container.missing_programs import NoProgramError
 from claude_proxy.sandbox.container.plan.model import EngineKind
 from tests.support.container_parts import Case, fake_engine
 
@@ -25,7 +26,7 @@ def test_the_exit_code_is_that_of_the_command(tmp_path: Path) -> None:
 def test_a_command_that_cannot_be_started_is_named(tmp_path: Path, code: int, said: str) -> None:
     found = engine(tmp_path, (["exec"], "", "Error: OCI runtime error\n", code))
 
-    with pytest.raises(exec_process.NoProgramError, match=said) as error:
+    with pytest.raises(NoProgramError, match=said) as error:
         exec_process.execute(found, "web", ["nowhere"], terminal=False)
     assert error.value.exit_code == code
 

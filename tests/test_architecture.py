@@ -92,6 +92,7 @@ PURE = (
     "config.worker_count",
     "trust.client_environment",
     "control.protocol",
+    "control.questions",
     "vault.dotenv",
     "proxy.connection_end",
     "proxy.gateway.banner",

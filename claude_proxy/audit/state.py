@@ -20,7 +20,8 @@ class State(StrEnum):
 
 
 # Errors of an outcome that mean a denial after the first decision.
-_DENIALS: Final = frozenset(reason.value for reason in Reason) - {Reason.RULE_MATCHED.value}
+_ALLOWING: Final = {Reason.RULE_MATCHED.value, Reason.ANSWERED.value}
+_DENIALS: Final = frozenset(reason.value for reason in Reason) - _ALLOWING
 # A tunnel that its client opens and gives up unused: browsers do so all the time.
 GIVEN_UP: Final = "client-closed"
 # The schemes of tunnels whose content is never inspected.

@@ -3,7 +3,8 @@
 One judge: only `policy/` creates a `Decision`, so whatever is allowed was allowed by a rule. Pure.
 """
 
-from claude_proxy.deferred.data_classes import dataclass
+from claude_proxy.deferred.data_classes import dataclass, replace
+from claude_proxy.policy.answer import Answer
 from claude_proxy.policy.reason import Reason
 from claude_proxy.policy.rules import Rule, Tls
 
@@ -21,6 +22,17 @@ class Decision:
     raw: bool = False  # for a tunnel: other protocols than TLS and HTTP are allowed inside
     opaque: bool = False  # for such a tunnel: TLS and HTTP may name anything inside
     restricted: bool = False  # for a request: methods or paths are restricted on its host
+    asks: bool = False  # a denial until the owner has answered
+    answered: bool = False  # allowed by an answer, for this attempt alone
+
+    @property
+    def opens_tunnel(self) -> bool:
+        """Whether a tunnel may be opened towards its client.
+
+        Where the owner is to be asked about each request inside, this allows nothing beyond it.
+        """
+        seen = self.tls is Tls.INTERCEPT or (self.tls is None and self.plain)
+        return self.allowed or (self.asks and seen)
 
     def __bool__(self) -> bool:
         raise TypeError("a Decision has no truth value; read `decision.allowed`")
@@ -29,7 +41,7 @@ class Decision:
 _DENIED: dict[Reason, Decision] = {
     reason: Decision(allowed=False, reason=reason)
     for reason in Reason
-    if reason is not Reason.RULE_MATCHED
+    if reason not in {Reason.RULE_MATCHED, Reason.ANSWERED}
 }
 
 
@@ -70,6 +82,25 @@ def tunnel_allowed_by(  # noqa: PLR0913 - what may be inside
         opaque=opaque,
     )
 
+
+def asked_about(allowed: Decision) -> Decision:
+    """Return the denial of what would be `allowed` if the owner said so."""
+    return replace(allowed, allowed=False, reason=Reason.ASK, asks=True)
+
+
+def answered_by(allowed: Decision, answer: Answer) -> Decision:
+    """Return the decision about what the owner was asked about: only a yes allows it."""
+    if answer is Answer.YES:
+        # As if the rule were limited to what the question was about: no header may override that.
+        return replace(allowed, reason=Reason.ANSWERED, answered=True, restricted=True)
+    return denied(_OF_ANSWERS[answer], allowed.rule)
+
+
+_OF_ANSWERS = {
+    Answer.NO: Reason.OWNER_REFUSED,
+    Answer.NONE: Reason.NOT_ANSWERED,
+    Answer.NO_ROOM: Reason.TOO_MANY_QUESTIONS,
+}
 
 # Fail closed: an unexpected exception denies.
 FAULT = denied(Reason.INTERNAL_ERROR)

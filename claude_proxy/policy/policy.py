@@ -13,6 +13,7 @@ from types import MappingProxyType
 
 from claude_proxy.deferred.data_classes import dataclass, replace
 from claude_proxy.deferred.patterns import lazy_pattern
+from claude_proxy.policy.answer import Answer
 from claude_proxy.policy.credentials.binding import (
     Binding,
     Injection,
@@ -33,7 +34,14 @@ from claude_proxy.policy.credentials.decision import (
 )
 from claude_proxy.policy.credentials.placeholders import NO_PLACEHOLDERS, Placeholders
 from claude_proxy.policy.credentials.secret import Secret
-from claude_proxy.policy.decision import CREDENTIALS_CHANGED, Decision, allowed_by, denied
+from claude_proxy.policy.decision import (
+    CREDENTIALS_CHANGED,
+    Decision,
+    allowed_by,
+    answered_by,
+    asked_about,
+    denied,
+)
 from claude_proxy.policy.index import RuleIndex
 from claude_proxy.policy.location import Location
 from claude_proxy.policy.messages.restrictions import ApiRestrictions
@@ -70,14 +78,18 @@ class Policy:
     credentials: tuple[Binding, ...] = ()
     # Of the Messages API; the first that covers a target applies.
     restrictions: tuple[ApiRestrictions, ...] = ()
+    ask: tuple[Rule, ...] = ()  # what the owner is asked about where no rule of `allow` allows it
     _rules: RuleIndex = field(init=False, repr=False, compare=False)
     # Those of the credentials that are for requests, not for databases.
     _for_requests: tuple[Binding, ...] = field(init=False, repr=False, compare=False)
     _placeholders: Placeholders = field(init=False, repr=False, compare=False)
+    # This policy with what it asks about allowed, once it has been needed.
+    _answered: "list[Policy]" = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_rules", RuleIndex(self.allow, self.deny))
         object.__setattr__(self, "_placeholders", _placeholders_of(self.credentials))
+        object.__setattr__(self, "_answered", [])
         for_requests = tuple(filter(is_for_requests, self.credentials))
         all_are = len(for_requests) == len(self.credentials)
         object.__setattr__(self, "_for_requests", self.credentials if all_are else for_requests)
@@ -89,8 +101,8 @@ class Policy:
 
     @property
     def rules_count(self) -> int:
-        """The number of allow and deny rules."""
-        return len(self.allow) + len(self.deny)
+        """The number of its rules."""
+        return len(self.allow) + len(self.deny) + len(self.ask)
 
     def hosts(self) -> Iterator[str]:
         """Yield the pattern of each allow rule once, in the order of the file."""
@@ -106,18 +118,29 @@ class Policy:
         An address that is not public still needs a rule that names it, and the Host of a request
         must still match its target.
         """
-        everything = Rule(
-            pattern=HostPattern.every(),
-            scheme=None,
-            ports=None,
-            methods=None,
-            paths=None,
-            tls=Tls.INTERCEPT,
-            addresses=(),
-            note=note,
-            source=source,
-        )
-        return replace(self, allow=(*self.allow, everything))
+        return replace(self, allow=(*self.allow, _everything(source, note)))
+
+    def asking_by_default(self, source: Location, note: str = "") -> "Policy":
+        """Return this policy, also asking about everything that no deny rule covers.
+
+        What is said of `allowing_by_default` holds for what the owner allows.
+        """
+        everything = replace(_everything(source, note), asks=True)
+        return replace(self, ask=(*self.ask, everything))
+
+    @property
+    def asks_by_default(self) -> bool:
+        """Whether the owner is asked about a host that no rule names."""
+        return any(rule.pattern.kind is PatternKind.EVERY for rule in self.ask)
+
+    def as_answered(self) -> "Policy":
+        """Return the policy in which everything that this one asks about is allowed."""
+        if not self.ask:
+            return self
+        if not self._answered:
+            allow = (*self.allow, *(replace(rule, asks=False) for rule in self.ask))
+            self._answered.append(replace(self, allow=allow, ask=()))
+        return self._answered[0]
 
     def diff(self, other: "Policy") -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Return the lines that `other` adds and those that it lacks, one for each entry."""
@@ -133,8 +156,17 @@ class Policy:
 
     # --- tunnels and addresses
 
-    def decide_connect(self, target: Authority) -> Decision:
-        """Decide whether a tunnel or connection to `target` may be opened at all."""
+    def decide_connect(self, target: Authority, answer: Answer | None = None) -> Decision:
+        """Decide whether a tunnel or connection to `target` may be opened at all.
+
+        `answer` is what the owner said about this attempt, if that was asked for.
+        """
+        decision = self._decide_connect(target)
+        if decision.allowed or not self.ask:
+            return decision
+        return _asked(self.as_answered()._decide_connect(target), answer)  # noqa: SLF001 - also a Policy
+
+    def _decide_connect(self, target: Authority) -> Decision:
         rules = self._rules.find(target)
         if rules is None:
             return denied(Reason.NO_RULE)
@@ -196,7 +228,7 @@ class Policy:
         is what is done with TLS in this tunnel.
         """
         connect = self.decide_connect(target)
-        if not connect.allowed:
+        if not connect.allowed and not connect.asks:
             return connect
         if not connect.secure:
             return denied(Reason.SCHEME_NOT_ALLOWED)
@@ -246,8 +278,24 @@ class Policy:
 
     # --- requests
 
-    def evaluate(self, request: Request, secrets: AvailableSecrets = _NO_SECRETS) -> Verdict:
-        """Decide about one request as far as its head determines."""
+    def evaluate(
+        self,
+        request: Request,
+        secrets: AvailableSecrets = _NO_SECRETS,
+        answer: Answer | None = None,
+    ) -> Verdict:
+        """Decide about one request as far as its head determines.
+
+        `answer` is what the owner said about this request, if that was asked for.
+        """
+        verdict = self._evaluate(request, secrets)
+        if verdict.decision.allowed or not self.ask:
+            return verdict
+        verdict = self.as_answered()._evaluate(request, secrets)  # noqa: SLF001 - also a Policy
+        decision = _asked(verdict.decision, answer)
+        return verdict._replace(decision=decision) if decision.allowed else Verdict(decision)
+
+    def _evaluate(self, request: Request, secrets: AvailableSecrets) -> Verdict:
         decision = self.decide_request(request)
         if not decision.allowed:
             return Verdict(decision)
@@ -333,6 +381,29 @@ class Policy:
         return bool(bound_to(target, self._for_requests))
 
 
+def _asked(decision: Decision, answer: Answer | None) -> Decision:
+    """Return the decision about what would be decided so if the owner said yes."""
+    if not decision.allowed:
+        return decision
+    if answer is None or answer is Answer.AGAIN:
+        return asked_about(decision)
+    return answered_by(decision, answer)
+
+
+def _everything(source: Location, note: str) -> Rule:
+    return Rule(
+        pattern=HostPattern.every(),
+        scheme=None,
+        ports=None,
+        methods=None,
+        paths=None,
+        tls=Tls.INTERCEPT,
+        addresses=(),
+        note=note,
+        source=source,
+    )
+
+
 def _bindings_for(target: Authority, bindings: Iterable[Binding]) -> list[Binding]:
     """Return the bindings that decide which logins the host of `target` takes."""
     return bound_to(target, bindings) or bound_by_provider(target, bindings)
@@ -384,7 +455,8 @@ def _request_for(url: str, method: str) -> Request | None:
 
 
 def _shown(policy: Policy) -> list[str]:
-    return [*map(str, policy.allow), *_protections(policy)]
+    asked = (f"ask {replace(rule, asks=False)}" for rule in policy.ask)
+    return [*map(str, policy.allow), *asked, *_protections(policy)]
 
 
 def _protections(policy: Policy) -> list[str]:

@@ -7,6 +7,8 @@ class Reason(StrEnum):
     """Reason codes of decisions."""
 
     RULE_MATCHED = "rule-matched"
+    ANSWERED = "answered"  # the owner was asked, and allowed this once
+    ASK = "ask"  # the owner is to be asked; a tunnel is open towards its client alone until then
     NO_RULE = "no-rule"
     DENY_RULE = "deny-rule"
     PORT_NOT_ALLOWED = "port-not-allowed"
@@ -42,6 +44,9 @@ class Reason(StrEnum):
     BODY_UNREADABLE = "body-unreadable"  # invalid or ambiguous
     BODY_TOO_LARGE = "body-too-large"
     CEILING_REACHED = "ceiling-reached"  # 429, of the gateway
+    NOT_ANSWERED = "not-answered"  # the owner was asked, and has not answered in time
+    OWNER_REFUSED = "owner-refused"  # the owner was asked, and said no
+    TOO_MANY_QUESTIONS = "too-many-questions"  # more wait for an answer than may be held
     RULE_WITHDRAWN = "rule-withdrawn"  # a reload removed the rule of an open tunnel
     CA_UNUSABLE = "ca-unusable"  # TLS with clients is not possible now
     NAME_LIMIT = "name-limit"  # a lookup of too many names, or of one that looks like data

@@ -84,6 +84,7 @@ class Rule:
     source: Location
     # Of tcp: the first bytes are not looked at either. No file can say so: `policy.host_services`.
     opaque: bool = False
+    asks: bool = False  # allows nothing by itself: the owner is asked first
 
     def __post_init__(self) -> None:
         # An empty set is a mistake that could mean "nothing" or "everything".
@@ -122,6 +123,8 @@ class Rule:
             words.append("passthrough")
         if self.addresses:
             words.append(f"addresses {_listed(map(str, self.addresses))}")
+        if self.asks:
+            words.append("asks")
         return " ".join(words)
 
 

@@ -248,7 +248,10 @@ def test_policies_compare_and_show_their_rules_alone() -> None:
 
     assert one == two
     assert one != Policy((rule("b.test"),))
-    assert repr(one) == f"Policy(allow={one.allow!r}, deny=(), credentials=(), restrictions=())"
+    assert (
+        repr(one)
+        == f"Policy(allow={one.allow!r}, deny=(), credentials=(), restrictions=(), ask=())"
+    )
     assert repr(PathGlob("/a")) == "PathGlob(text='/a')"
 
 

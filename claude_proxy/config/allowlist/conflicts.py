@@ -118,7 +118,8 @@ def note_unkept_limits(allow: Iterable[Rule], problems_of: ProblemsOf) -> None:
 
 
 def unreached(policy: Policy) -> list[Binding]:
-    """Return the credentials of which no rule allows a host, so that nobody can use them."""
+    """Return the credentials that nobody can use: no rule allows a host of theirs, or asks."""
+    policy = policy.as_answered()
     https = [rule for rule in policy.allow if rule.scheme in {None, Scheme.HTTPS}]
     for_requests = [
         each

@@ -25,7 +25,7 @@ class Kind(StrEnum):
     """The type of a value, in the words of the reference page."""
 
     TEXT = "text"
-    DEFAULT = "`deny` or `allow`"
+    DEFAULT = "`deny`, `ask` or `allow`"
     NETWORK = "`proxy`, `none` or `open`"
     PROFILE = "name of a profile"
     FILES = "list of paths"
@@ -45,6 +45,7 @@ class Kind(StrEnum):
     PATHS = "list of path patterns"
     TLS = "`intercept` or `passthrough`"
     NETWORKS = "list of addresses or networks"
+    YES_NO = "`true` or `false`"
     NAME = "name in lower case"
     FORM = "`auto`, `x-api-key`, `bearer`, `basic`, `field` or `postgres`"
     SERVER_TLS = "`verify` or `none`"
@@ -97,8 +98,9 @@ FILE = (
     Field(
         "default",
         Kind.DEFAULT,
-        "What happens to a host that no entry names. With allow every public host can be reached; "
-        "private and metadata addresses still need an entry.",
+        "What happens to a host that no entry names. With ask a request waits until the owner has "
+        "answered (`claude-proxy ask`), with allow every public host can be reached; private and "
+        "metadata addresses still need an entry.",
         default="deny",
         example="deny",
         where=_POLICY,
@@ -226,6 +228,14 @@ ALLOW = (
         "Private or otherwise special addresses that the host may resolve to.",
         default="public addresses only",
         example='["10.1.0.0/16"]',
+    ),
+    Field(
+        "ask",
+        Kind.YES_NO,
+        "With true the entry allows nothing by itself: what it covers waits until the owner has "
+        "answered, in `claude-proxy ask` or by --ask-command.",
+        default="false",
+        example="true",
     ),
     _NOTE,
 )

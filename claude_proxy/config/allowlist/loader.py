@@ -130,8 +130,9 @@ def read(
         file.network,
         file.profile,
     )
-    note_clashes(file.allow, file.deny, reading.problems_of)
-    note_unseen(found.policy, reading.problems_of)
+    # As if each question were answered with yes: nothing that was not checked can follow from one.
+    note_clashes([*file.allow, *file.ask], file.deny, reading.problems_of)
+    note_unseen(found.policy.as_answered(), reading.problems_of)
     reading.raise_if_any()
     return found
 
@@ -157,7 +158,7 @@ def presets(library: Library = SHIPPED) -> list[Preset]:
 def preset_line(name: str, library: Library = SHIPPED) -> Preset:
     """Return the line of one preset."""
     file = _Reading(library).preset(name, ())
-    return Preset(name, file.description, len(file.allow))
+    return Preset(name, file.description, len(file.allow) + len(file.ask))
 
 
 def preset_text(name: str) -> str:
@@ -246,6 +247,7 @@ class _File(FieldReader):
         super().__init__(problems, preset=preset)
         self.problems = problems
         self.allow: list[Rule] = []
+        self.ask: list[Rule] = []
         self.deny: list[Rule] = []
         self.restrictions: list[ApiEntry] = []
         self.description = ""
@@ -268,12 +270,13 @@ class _File(FieldReader):
             deny=tuple(self.deny),
             credentials=tuple(bindings),
             restrictions=resolved(self.restrictions),
+            ask=tuple(self.ask),
         )
-        return (
-            policy.allowing_by_default(self._default_source)
-            if self.default is Default.ALLOW
-            else policy
-        )
+        if self.default is Default.ALLOW:
+            return policy.allowing_by_default(self._default_source)
+        if self.default is Default.ASK:
+            return policy.asking_by_default(self._default_source)
+        return policy
 
     def read(self, root: Node | None) -> None:
         """Read a whole file; an empty one holds no rules."""
@@ -397,6 +400,7 @@ class _File(FieldReader):
             file.read(parse(found.text, file.problems))
             del reading.open_files[found.identity]
             self.allow += file.allow
+            self.ask += file.ask
             self.deny += file.deny
             self.restrictions += file.restrictions
 
@@ -433,7 +437,8 @@ class _File(FieldReader):
             fix = 'write each entry on a line of its own, after one "- "'
             self._problems.add("a list inside the list", node, key=key, fix=fix)
         if rule is not None:
-            (self.deny if deny else self.allow).append(rule)
+            granting = self.ask if rule.asks else self.allow
+            (self.deny if deny else granting).append(rule)
 
     def _is_preset_name(self, node: YamlScalar, key: str, *, deny: bool) -> bool:
         # A name without a dot may be a host of an intranet, so only the names of presets are
@@ -490,6 +495,7 @@ class _File(FieldReader):
             return
         if file is not None:
             self.allow += file.allow
+            self.ask += file.ask
             self.restrictions += file.restrictions
 
 

@@ -12,6 +12,7 @@ class Default(StrEnum):
 
     DENY = "deny"
     ALLOW = "allow"
+    ASK = "ask"
 
 
 class NetworkMode(StrEnum):

@@ -25,6 +25,7 @@ DENY_FIELDS = table.names_of(table.DENY)
 # Names of other programs for the same keys.
 _OTHER_NAMES = {
     "address": "addresses",
+    "asks": "ask",
     "cidr": "addresses",
     "cidrs": "addresses",
     "comment": "note",
@@ -95,6 +96,7 @@ class RuleReader(FieldReader):
         tls = self._read(fields, "tls", key, self._tls)
         addresses = self._read(fields, "addresses", key, self._addresses)
         note = self._read(fields, "note", key, self._text)
+        asks = self._read(fields, "ask", key, self._yes_no)
         self._check_tls(fields, tls, scheme, key)
         if tls is Tls.PASSTHROUGH and ports is not None:
             self._check_passed_ports(fields, ports, key)
@@ -111,6 +113,7 @@ class RuleReader(FieldReader):
             addresses=addresses or (),
             note=note or "",
             source=self._source(node),
+            asks=asks or False,
         )
 
     # One method a field: each returns None once it has noted a problem.
@@ -121,6 +124,14 @@ class RuleReader(FieldReader):
     def _tls(self, node: Node, key: str) -> Tls | None:
         text = self._choice(node, key, [tls.value for tls in Tls])
         return None if text is None else Tls(text)
+
+    def _yes_no(self, node: Node, key: str) -> bool | None:
+        if isinstance(node, YamlScalar) and node.plain and node.text in {"true", "false"}:
+            return node.text == "true"
+        name = key.rpartition(".")[2]
+        what = f"{name} is neither true nor false"
+        self._problems.add(what, node, key=key, fix=f"write {name}: true, or delete the line")
+        return None
 
     def _methods(self, node: Node, key: str) -> frozenset[str] | None:
         methods = self._list(node, key, self._method, _LISTS["methods"])

@@ -61,7 +61,7 @@ def _words(*words: str) -> Fragment:
 
 _FRAGMENTS: dict[Kind, Fragment] = {
     Kind.TEXT: {"type": "string"},
-    Kind.DEFAULT: _words("deny", "allow"),
+    Kind.DEFAULT: _words("deny", "ask", "allow"),
     Kind.NETWORK: _words("proxy", "none", "open"),
     Kind.PROFILE: _text("^[a-z0-9][a-z0-9._-]{0,62}$"),
     Kind.FILES: _list({"type": "string", "minLength": 1}),
@@ -81,6 +81,7 @@ _FRAGMENTS: dict[Kind, Fragment] = {
     Kind.PATHS: _ref("paths"),
     Kind.TLS: _words("intercept", "passthrough"),
     Kind.NETWORKS: _list(_ref("network")),
+    Kind.YES_NO: {"type": "boolean"},
     Kind.NAME: {**_text("^[a-z0-9][a-z0-9._-]{0,252}$"), "not": {"const": "gateway"}},
     Kind.FORM: _words("auto", "x-api-key", "bearer", "basic", "field", "postgres"),
     Kind.SERVER_TLS: _words("verify", "none"),

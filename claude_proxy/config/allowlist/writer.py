@@ -38,6 +38,7 @@ def facts_of(rule: Rule) -> dict[str, Any]:
         "tls": None if rule.scheme is RawScheme.TCP else rule.tls,  # nobody looks at it there
         "addresses": [str(network) for network in rule.addresses],
         "note": rule.note,
+        "ask": rule.asks,
         "source": str(rule.source),
     }
 
@@ -55,6 +56,8 @@ def entry_of(rule: Rule) -> str:
     for name in ("methods", "paths", "addresses", "note"):
         if facts[name]:
             said[name] = facts[name]
+    if rule.asks:
+        said["ask"] = True
     if len(said) == 1:
         return _flow(rule.name)
     return "{" + ", ".join(f"{name}: {_flow(value)}" for name, value in said.items()) + "}"
@@ -112,6 +115,8 @@ def _size(size: int) -> str:
 
 def _flow(value: Any) -> str:
     """Return a value in YAML's flow style, in quotes wherever plain could be misread."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
     if isinstance(value, list):
         return f"[{', '.join(map(_flow, value))}]"
     if isinstance(value, int) or _is_plain(value):

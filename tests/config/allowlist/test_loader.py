@@ -45,6 +45,7 @@ def test_a_host_by_itself_means_https_on_443_and_every_request() -> None:
         "tls": "intercept",
         "addresses": [],
         "note": "",
+        "ask": False,
         "source": "a.yaml:2",
     }
 

@@ -1,0 +1,245 @@
+"""Questions to the owner: attempts that wait for an answer, and what is remembered of answers.
+
+Fail closed. An answer reaches what asks for the same host, port, scheme and kind of method of the
+same run, and nothing else; it is no permission by itself, as the policy judges again. Whatever
+waits has a time limit, and all of it bounds in number and memory. No I/O: the caller has the clock,
+and is called when an attempt need wait no longer.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from claude_proxy.policy.answer import Answer
+from claude_proxy.policy.questions import Facts, Subject
+
+# How long a question without an answer stays open after what asked has given up, and how long an
+# answer that came too late waits for the next try.
+OPEN_S = 600.0
+_MOST_REFUSED = 4096  # subjects that are not to be asked about again
+
+
+@dataclass(frozen=True, slots=True)
+class DeskLimits:
+    """How much may wait at once, of one run and in all."""
+
+    wait_s: float = 30.0
+    waiting: int = 1024
+    waiting_of_run: int = 256
+    questions: int = 256
+    questions_of_run: int = 64
+    size: int = 16 * 1024 * 1024  # bytes
+    size_of_run: int = 4 * 1024 * 1024
+
+
+@dataclass(slots=True, eq=False)
+class Waiter:
+    """One attempt that waits; it is settled once, or taken back."""
+
+    facts: Facts
+    deadline: float
+    settle: Callable[[Answer], None]
+
+
+@dataclass(slots=True, eq=False)
+class Question:
+    """One question, with whatever waits for its answer."""
+
+    number: int
+    facts: Facts
+    asked_at: float
+    waiters: dict[Waiter, None] = field(default_factory=dict)
+    tries: int = 1  # how many attempts have asked it
+    closes_at: float = 0.0  # where nothing waits
+
+
+class Desk:
+    """The questions of one proxy process."""
+
+    def __init__(self, clock: Callable[[], float], limits: DeskLimits | None = None) -> None:
+        self._clock = clock
+        self.limits = limits or DeskLimits()
+        self._questions: dict[Subject, Question] = {}
+        self._refused: dict[Subject, None] = {}
+        self._late: dict[Subject, float] = {}  # until when a late yes counts
+        self._last_number = 0
+        self._is_closed = False
+        self.on_change: Callable[[Question, bool], None] = (
+            _ignore  # the question, whether it is new
+        )
+
+    # --- what waits
+
+    def put(
+        self, facts: Facts, settle: Callable[[Answer], None], deadline: float | None = None
+    ) -> Waiter | Answer:
+        """Have an attempt wait, or say at once what is known.
+
+        `deadline` is that of its first wait, if this is not the first. `settle` is called at most
+        once, and never from here.
+        """
+        subject, now = facts.subject, self._clock()
+        if subject in self._refused:
+            return Answer.NO
+        if self._late.pop(subject, 0.0) > now:
+            return Answer.YES
+        if self._is_closed or (deadline is not None and deadline <= now):
+            return Answer.NONE
+        if not self._has_room(facts):
+            return Answer.NO_ROOM
+        waiter = Waiter(facts, now + self.limits.wait_s if deadline is None else deadline, settle)
+        question = self._questions.get(subject)
+        if question is None:
+            self._last_number += 1
+            question = self._questions[subject] = Question(self._last_number, facts.short(), now)
+        elif deadline is None:
+            question.tries += 1
+        question.waiters[waiter] = None
+        self.on_change(question)
+        return waiter
+
+    def take_back(self, waiter: Waiter) -> None:
+        """Forget an attempt that waits no longer; the question stays open for a while."""
+        question = self._questions.get(waiter.facts.subject)
+        if question is not None and waiter in question.waiters:
+            self._leave(question, waiter)
+
+    def _leave(self, question: Question, waiter: Waiter) -> None:
+        del question.waiters[waiter]
+        if not question.waiters:
+            question.closes_at = self._clock() + OPEN_S
+        self.on_change(question)
+
+    def _has_room(self, facts: Facts) -> bool:
+        limits, run = self.limits, facts.subject.run
+        if facts.subject not in self._questions:
+            self._make_room(run)
+            of_run = sum(subject.run == run for subject in self._questions)
+            if len(self._questions) >= limits.questions or of_run >= limits.questions_of_run:
+                return False
+        every = [each for question in self._questions.values() for each in question.waiters]
+        own = [each for each in every if each.facts.subject.run == run]
+        return (
+            len(every) < limits.waiting
+            and len(own) < limits.waiting_of_run
+            and _size(every) + facts.size <= limits.size
+            and _size(own) + facts.size <= limits.size_of_run
+        )
+
+    def _make_room(self, run: str | None) -> None:
+        """Close the oldest questions that nothing waits for, if they take another's place."""
+        limits = self.limits
+        while True:
+            of_run = [each for each in self._questions.values() if each.facts.subject.run == run]
+            is_full = len(self._questions) >= limits.questions
+            crowded = of_run if len(of_run) >= limits.questions_of_run else ()
+            crowded = crowded or (self._questions.values() if is_full else ())
+            idle = next((each for each in crowded if not each.waiters), None)
+            if idle is None:
+                return
+            del self._questions[idle.facts.subject]
+
+    # --- answers
+
+    def answer(self, subject: Subject, answer: Answer) -> int:
+        """Settle whatever waits for an answer; return how many attempts did.
+
+        A yes is for these attempts, or for the next one if none waits any more.
+        """
+        question = self._questions.pop(subject, None)
+        if question is None:
+            return 0
+        if not question.waiters and answer is Answer.YES:
+            self._late[subject] = self._clock() + OPEN_S
+        return self._settle_all(question, answer)
+
+    def refuse(self, subject: Subject) -> int:
+        """Settle as denied what waits, and whatever asks the same later."""
+        self._late.pop(subject, None)
+        self._refused[subject] = None
+        while len(self._refused) > _MOST_REFUSED:
+            del self._refused[next(iter(self._refused))]  # it is asked about again
+        return self.answer(subject, Answer.NO)
+
+    def ask_again(self) -> None:
+        """Have everything that waits judged again, as the rules have changed."""
+        for question in list(self._questions.values()):
+            self._settle_all(question, Answer.AGAIN)
+            if not question.waiters:
+                question.closes_at = self._clock() + OPEN_S
+
+    def expire(self) -> float | None:
+        """Settle what has waited too long; return when this is to be done next, None: never."""
+        now = self._clock()
+        for question in list(self._questions.values()):
+            overdue = [each for each in question.waiters if each.deadline <= now]
+            for waiter in overdue:
+                if waiter in question.waiters:
+                    self._leave(question, waiter)
+                    waiter.settle(Answer.NONE)
+            is_current = self._questions.get(question.facts.subject) is question
+            if is_current and not question.waiters and question.closes_at <= now:
+                del self._questions[question.facts.subject]
+        self._late = {subject: until for subject, until in self._late.items() if until > now}
+        return min(self._times(), default=None)
+
+    def give_up(self, subject: Subject) -> int:
+        """Settle what waits as not answered; a later answer still counts."""
+        question = self._questions.get(subject)
+        if question is None:
+            return 0
+        question.closes_at = self._clock() + OPEN_S
+        return self._settle_all(question, Answer.NONE)
+
+    def close(self) -> None:
+        """Settle everything as not answered, now and from now on."""
+        self._is_closed = True
+        self._late.clear()
+        questions, self._questions = self._questions, {}
+        for question in questions.values():
+            self._settle_all(question, Answer.NONE)
+
+    def forget_run(self, run: str | None) -> None:
+        """Forget what was said about a run that is over."""
+        for table in (self._refused, self._late):
+            for subject in [each for each in table if each.run == run]:
+                del table[subject]
+
+    def _settle_all(self, question: Question, answer: Answer) -> int:
+        # Taken out first: what is settled may ask again at once.
+        waiters, question.waiters = question.waiters, {}
+        self.on_change(question)
+        for waiter in waiters:
+            waiter.settle(answer)
+        return len(waiters)
+
+    def _times(self) -> Iterator[float]:
+        for question in self._questions.values():
+            if question.waiters:
+                yield from (waiter.deadline for waiter in question.waiters)
+            else:
+                yield question.closes_at
+        yield from self._late.values()
+
+    # --- what is shown
+
+    @property
+    def questions(self) -> list[Question]:
+        """The questions without an answer, the oldest first."""
+        return list(self._questions.values())
+
+    def find(self, number: int) -> Question | None:
+        """Return the question of a number; None: it is answered or closed."""
+        return next((each for each in self._questions.values() if each.number == number), None)
+
+    @property
+    def waiting(self) -> int:
+        """How many attempts wait."""
+        return sum(len(question.waiters) for question in self._questions.values())
+
+
+def _ignore(_: Question) -> None:
+    """Nobody listens."""
+
+
+def _size(waiters: list[Waiter]) -> int:
+    return sum(waiter.facts.size for waiter in waiters)

@@ -52,6 +52,9 @@ class Question:
     closes_at: float = 0.0  # where nothing waits
 
 
+_NO_LISTENER: Callable[[Question], object] = id
+
+
 class Desk:
     """The questions of one proxy process."""
 
@@ -63,9 +66,8 @@ class Desk:
         self._late: dict[Subject, float] = {}  # until when a late yes counts
         self._last_number = 0
         self._is_closed = False
-        self.on_change: Callable[[Question, bool], None] = (
-            _ignore  # the question, whether it is new
-        )
+        # Called with a question that is new, or for which more or fewer attempts wait.
+        self.on_change: Callable[[Question], object] = _NO_LISTENER
 
     # --- what waits
 
@@ -129,10 +131,10 @@ class Desk:
         """Close the oldest questions that nothing waits for, if they take another's place."""
         limits = self.limits
         while True:
-            of_run = [each for each in self._questions.values() if each.facts.subject.run == run]
-            is_full = len(self._questions) >= limits.questions
-            crowded = of_run if len(of_run) >= limits.questions_of_run else ()
-            crowded = crowded or (self._questions.values() if is_full else ())
+            every = list(self._questions.values())
+            crowded = [each for each in every if each.facts.subject.run == run]
+            if len(crowded) < limits.questions_of_run:
+                crowded = every if len(every) >= limits.questions else []
             idle = next((each for each in crowded if not each.waiters), None)
             if idle is None:
                 return
@@ -235,10 +237,6 @@ class Desk:
     def waiting(self) -> int:
         """How many attempts wait."""
         return sum(len(question.waiters) for question in self._questions.values())
-
-
-def _ignore(_: Question) -> None:
-    """Nobody listens."""
 
 
 def _size(waiters: list[Waiter]) -> int:

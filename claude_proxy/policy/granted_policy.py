@@ -38,6 +38,7 @@ def with_grants(policy: Policy, grants: Sequence[Grant]) -> Policy:
         deny=policy.deny,
         credentials=policy.credentials,
         restrictions=policy.restrictions,
+        ask=policy.ask,
         listed=policy,
         granted=rules,
         spending=spending,
@@ -64,6 +65,18 @@ class GrantedPolicy(Policy):
         object.__setattr__(self, "_rules", index)
         object.__setattr__(self, "_placeholders", listed._placeholders)  # noqa: SLF001 - as above
         object.__setattr__(self, "_for_requests", listed._for_requests)  # noqa: SLF001 - as above
+        object.__setattr__(self, "_answered", [])
+
+    def as_answered(self) -> Policy:
+        """Return the policy in which everything that the list asks about is allowed."""
+        if not self.ask:
+            return self
+        if not self._answered:
+            listed = self.listed.as_answered()
+            self._answered.append(
+                replace(self, allow=(*listed.allow, *self.granted), ask=(), listed=listed)
+            )
+        return self._answered[0]
 
     def decide_connect(self, target: Authority) -> Decision:
         """Decide about a tunnel; where the list lets any bytes pass, a grant changes nothing."""

@@ -156,17 +156,18 @@ class Policy:
 
     # --- tunnels and addresses
 
-    def decide_connect(self, target: Authority, answer: Answer | None = None) -> Decision:
-        """Decide whether a tunnel or connection to `target` may be opened at all.
+    def decide_tunnel(self, target: Authority, answer: Answer | None = None) -> Decision:
+        """Decide whether a tunnel to `target` may be opened, for a client that asked for one.
 
         `answer` is what the owner said about this attempt, if that was asked for.
         """
-        decision = self._decide_connect(target)
+        decision = self.decide_connect(target)
         if decision.allowed or not self.ask:
             return decision
-        return _asked(self.as_answered()._decide_connect(target), answer)  # noqa: SLF001 - also a Policy
+        return _asked(self.as_answered().decide_connect(target), answer)
 
-    def _decide_connect(self, target: Authority) -> Decision:
+    def decide_connect(self, target: Authority) -> Decision:
+        """Decide whether a connection to `target` may be opened, without asking anybody."""
         rules = self._rules.find(target)
         if rules is None:
             return denied(Reason.NO_RULE)
@@ -227,7 +228,7 @@ class Policy:
         `encrypted` means that it has an encrypted inner ClientHello, or what looks like one; `tls`
         is what is done with TLS in this tunnel.
         """
-        connect = self.decide_connect(target)
+        connect = self.decide_tunnel(target)
         if not connect.allowed and not connect.asks:
             return connect
         if not connect.secure:

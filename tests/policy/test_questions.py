@@ -56,7 +56,7 @@ def test_the_beginning_of_a_push_writes() -> None:
 
 def test_a_tunnel_is_asked_about_as_what_is_inside() -> None:
     policy = Policy(ask=(rule("a.test", scheme=RawScheme.TCP, ports=(22,)),))
-    raw = subject_of_tunnel("r", at("a.test:22"), policy.decide_connect(at("a.test:22")))
+    raw = subject_of_tunnel("r", at("a.test:22"), policy.decide_tunnel(at("a.test:22")))
     unseen = subject_of_tunnel("r", at("a.test"), _passed_through())
 
     assert (raw.scheme, raw.access) == (RawScheme.TCP, Access.TUNNEL)
@@ -65,7 +65,7 @@ def test_a_tunnel_is_asked_about_as_what_is_inside() -> None:
 
 def _passed_through() -> Decision:
     policy = Policy(ask=(rule("a.test", tls=Tls.PASSTHROUGH),))
-    return policy.decide_connect(at("a.test"))
+    return policy.decide_tunnel(at("a.test"))
 
 
 def test_a_yes_to_reading_opens_one_host_port_and_scheme_for_reading() -> None:
@@ -122,7 +122,7 @@ def test_a_yes_to_a_tunnel_keeps_what_is_not_judged() -> None:
     tcp = rule_for(Subject("r", RawScheme.TCP, at("a.test:22"), Access.TUNNEL), raw)
     tls = rule_for(Subject("r", Scheme.HTTPS, at("a.test"), Access.TUNNEL), unseen)
 
-    assert (tcp.scheme, tcp.ports) == (RawScheme.TCP, {22})
+    assert (tcp.scheme, tcp.ports) == (RawScheme.TCP, frozenset({22}))
     assert tls.tls is Tls.PASSTHROUGH
 
 

@@ -35,6 +35,7 @@ class End(StrEnum):
     RUN = "run-ended"
     REVOKED = "revoked"
     CLOSED = "closed"  # `claude-proxy close`
+    STORE = "store-unusable"  # for the proxies that cannot read it
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +137,9 @@ class Grant:
             return End.USES
         if self.lasts_ns is None:
             return None
-        if now.boot != self.since.boot or now.wall_ns < self.since.wall_ns:
+        since = self.since
+        went_back = now.wall_ns < since.wall_ns or now.boot_ns < since.boot_ns
+        if now.boot != since.boot or went_back:
             return End.CLOCK
         return None if self.left_ns(now) else End.TIME
 

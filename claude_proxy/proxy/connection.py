@@ -769,9 +769,14 @@ class ClientConnection:
         session = self.session
         request = session.websocket_request
         target = session.target if request is None else request.target
-        if target is None or self.is_ending or self._holds(target):
+        if self.is_ending:
             return False
-        session.gate.refuse(session.client_info, Phase.RELOAD, Reason.RULE_WITHDRAWN, target)
+        lost: Authority | str | None = target
+        if target is None or self._holds(target):
+            lost = session.gate.lost_target(session.client_info)
+        if lost is None:
+            return False
+        session.gate.refuse(session.client_info, Phase.RELOAD, Reason.RULE_WITHDRAWN, lost)
         self.process(RuleRevoked())
         self._close_if_open()
         return True
@@ -779,10 +784,15 @@ class ClientConnection:
     def _holds(self, target: Authority) -> bool:
         gate, request = self.session.gate, self.session.websocket_request
         session = self.session
+        client = session.client_info
         holds = gate.may_stay_open(
-            target, passthrough=session.passthrough, raw=session.raw, database=session.database
+            target,
+            passthrough=session.passthrough,
+            raw=session.raw,
+            database=session.database,
+            client_info=client,
         )
-        return holds and (request is None or gate.request_may_stay_open(request))
+        return holds and (request is None or gate.request_may_stay_open(request, client))
 
     def shut(self, now: float) -> bool:
         """Accept no further request, and close if idle; tell whether something is in progress."""

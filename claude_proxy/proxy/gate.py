@@ -43,6 +43,7 @@ from claude_proxy.policy.decision import (
     Decision,
     denied,
 )
+from claude_proxy.policy.grants import number_of
 from claude_proxy.policy.lookups import LookupDecision, decide_lookup
 from claude_proxy.policy.policy import AddressOwner, Policy
 from claude_proxy.policy.reason import Reason
@@ -50,6 +51,7 @@ from claude_proxy.policy.request import Request
 from claude_proxy.policy.rules import Tls
 from claude_proxy.policy.verdict import Verdict
 from claude_proxy.proxy.client_tls import PROMPT_S
+from claude_proxy.proxy.granting import GrantSource
 from claude_proxy.proxy.inspection.base import InspectorChain, ResponseInspector
 from claude_proxy.proxy.inspection.leak_guard import LeakGuard
 from claude_proxy.proxy.inspection.usage_meter import UsageMeter, readable_encodings
@@ -139,6 +141,8 @@ class Attempt:
     reserved: Usage | None = None  # the most that the response may use, where a ceiling counts it
     held: int = 0  # bytes of the body that wait to be judged
     event: DecisionMade | None = None  # the decision as it was recorded
+    grant: int | None = None  # the grant that allowed it
+    took_use: bool = False  # of that grant
     open_attempts: "dict[int, Attempt] | None" = None  # of its connection, until it has ended
 
     @property
@@ -197,6 +201,7 @@ class Gate:
         clock_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self.policy = policy
+        self.grants: GrantSource | None = None  # None: there are none
         self._record = record
         self._secret_provider = secret_provider or NoSecrets()
         self._salt = os.urandom(32)  # of the marks of credentials
@@ -238,13 +243,64 @@ class Gate:
         """Tell whether an attempt began just now."""
         return time.monotonic() - attempt.started < PROMPT_S
 
+    # --- grants
+
+    def policy_for(self, client_info: ClientInfo | None) -> Policy:
+        """Return the policy that what a client has begun is judged by: with what it was granted.
+
+        A request that took the last use of a grant goes on by it.
+        """
+        if self.grants is None or client_info is None:
+            return self.policy
+        held = [
+            each.grant
+            for each in client_info.attempts.values()
+            if each.took_use and each.grant is not None
+        ]
+        return self.grants.policy_for(self.policy, client_info.run, held)
+
+    def _policy_for_new(self, client_info: ClientInfo) -> Policy:
+        """Return the policy that what a client begins now is judged by."""
+        if self.grants is None:
+            return self.policy
+        return self.grants.policy_for(self.policy, client_info.run)
+
+    def _took_use(self, decision: Decision) -> bool | None:
+        """Take a use of the grant that allows something; None if it is none that is counted.
+
+        False: it is used up, and something else may have to decide.
+        """
+        number = number_of(decision.rule) if decision.allowed else None
+        if number is None or self.grants is None or not self.grants.is_counted(number):
+            return None
+        return self.grants.take(number)
+
+    def lost_target(self, client_info: ClientInfo) -> str | None:
+        """Return the target of a request that only a grant allowed which has ended since."""
+        if self.grants is None:
+            return None
+        for attempt in client_info.attempts.values():
+            number, event = attempt.grant, attempt.event
+            is_over = number is not None and not self.grants.goes_on(number, held=attempt.took_use)
+            if is_over and event is not None and event.phase is Phase.REQUEST:
+                return event.target
+        return None
+
     # --- tunnels
 
     def connect(
         self, client_info: ClientInfo, target: Authority, *, method: str = "CONNECT"
     ) -> Attempt:
         """Decide whether a tunnel to `target` may be opened; `method` is how it was requested."""
-        decision = _decided(lambda: self.policy.decide_connect(target))
+        took_use = None
+        while True:
+            decision = _decided(lambda: self._policy_for_new(client_info).decide_connect(target))
+            # The requests in a tunnel that is intercepted are counted, and not the tunnel.
+            if not (decision.raw or decision.tls is Tls.PASSTHROUGH):
+                break
+            took_use = self._took_use(decision)
+            if took_use is not False:
+                break
         if decision.secure and decision.tls is Tls.INTERCEPT and not self.can_intercept():
             decision = CA_UNUSABLE
         scheme = PASSTHROUGH_SCHEME if decision.tls is Tls.PASSTHROUGH else ""
@@ -253,9 +309,11 @@ class Gate:
         verdict = Verdict(decision)
         if decision.raw:
             verdict = Verdict(decision, self.policy.decide_tunnel_credential(target))
-        return self._recorded(
+        attempt = self._recorded(
             client_info, verdict, Phase.CONNECT, target, scheme=scheme, method=method
         )
+        attempt.took_use = took_use is True
+        return attempt
 
     def hello(
         self,
@@ -271,7 +329,9 @@ class Gate:
         Agreement is part of the tunnel's own decision; only a disagreement is recorded.
         """
         decision = _decided(
-            lambda: self.policy.decide_hello(target, sni, encrypted=encrypted, tls=tls)
+            lambda: self.policy_for(client_info).decide_hello(
+                target, sni, encrypted=encrypted, tls=tls
+            )
         )
         if decision.allowed:
             return None
@@ -285,13 +345,14 @@ class Gate:
         passthrough: bool,
         raw: bool = False,
         database: Binding | None = None,
+        client_info: ClientInfo | None = None,
     ) -> bool:
         """Tell whether an open tunnel may stay open; nothing is recorded.
 
         `raw` says that another protocol than TLS and HTTP may be spoken in it, `database` by which
         credential its client is logged in to one.
         """
-        decision = _decided(lambda: self.policy.decide_connect(target))
+        decision = _decided(lambda: self.policy_for(client_info).decide_connect(target))
         # A tunnel that is not intercepted must not outlive the rule that exempts it.
         exempted = not passthrough or decision.tls is Tls.PASSTHROUGH
         same_login = not raw or self.policy.database_at(target) == database
@@ -308,7 +369,9 @@ class Gate:
     ) -> "GrantedLogin | Reason":
         """Decide about a login in the tunnel of `attempt`; a denial is recorded, and ends it."""
         secrets, binding = self._secret_provider.secrets, None
-        decision = _decided(lambda: self.policy.decide_login(target, asked, secrets))
+        decision = _decided(
+            lambda: self.policy_for(client_info).decide_login(target, asked, secrets)
+        )
         if decision.allowed:
             binding = self.policy.database_at(target)
             value = None if binding is None else secrets.get(binding.name)
@@ -326,9 +389,11 @@ class Gate:
         if attempt.credential.credential is not None:
             self._secret_provider.answered(attempt.credential.credential, HTTPStatus.UNAUTHORIZED)
 
-    def request_may_stay_open(self, request: Request) -> bool:
+    def request_may_stay_open(
+        self, request: Request, client_info: ClientInfo | None = None
+    ) -> bool:
         """Tell whether the WebSocket that a request opened may stay open; nothing is recorded."""
-        return _decided(lambda: self.policy.decide_request(request)).allowed
+        return _decided(lambda: self.policy_for(client_info).decide_request(request)).allowed
 
     # --- lookups
 
@@ -356,7 +421,7 @@ class Gate:
         return LookupDecision(attempt.decision)
 
     def _looked_up(self, client_info: ClientInfo, name: str) -> LookupDecision:
-        found = decide_lookup(self.policy, name)
+        found = decide_lookup(self._policy_for_new(client_info), name)
         if not found.decision.allowed or found.wildcard is None:
             return found
         run, wildcard = client_info.run or "", found.wildcard
@@ -374,7 +439,7 @@ class Gate:
 
     def dial(self, client_info: ClientInfo, target: Authority) -> Decision:
         """Decide again right before a dial: the policy may have changed since the request."""
-        decision = _decided(lambda: self.policy.decide_connect(target))
+        decision = _decided(lambda: self.policy_for(client_info).decide_connect(target))
         return self._recorded_if_denied(client_info, decision, target)
 
     def address(
@@ -388,7 +453,9 @@ class Gate:
 
         The address of an allowed dial is in the outcome of the request that needed it.
         """
-        decision = _decided(lambda: self.policy.decide_address(target, address, owner))
+        decision = _decided(
+            lambda: self.policy_for(client_info).decide_address(target, address, owner)
+        )
         if not decision.allowed and owner is AddressOwner.OTHER:
             attempt = _open_attempt(client_info, target)
             if attempt is not None:
@@ -406,10 +473,10 @@ class Gate:
 
     # --- connections that are kept ready: see `warm_upstreams`
 
-    def terms(self, credential: str | None) -> "Terms":
+    def terms(self, credential: str | None, client_info: ClientInfo | None = None) -> "Terms":
         """Return what a connection was opened by for requests with a credential, or without."""
         found = None if credential is None else self._secret_provider.secrets.get(credential)
-        return Terms(self.policy, found)
+        return Terms(self.policy_for(client_info), found)
 
     def mark_of(self, credential: str | None) -> Hashable:
         """Return what tells a credential, with its value of now, from all others.
@@ -421,15 +488,19 @@ class Gate:
             return credential, hmac.digest(self._salt, found.reveal(), "sha256")
         return credential, found  # the salted hashes of logins
 
-    def would_dial(self, target: Authority) -> bool:
+    def would_dial(self, target: Authority, client_info: ClientInfo | None = None) -> bool:
         """Tell whether a dial would be allowed; nothing is recorded."""
-        return _decided(lambda: self.policy.decide_connect(target)).allowed
+        return _decided(lambda: self.policy_for(client_info).decide_connect(target)).allowed
 
     def would_dial_address(
-        self, target: Authority, address: Address, owner: AddressOwner
+        self,
+        target: Authority,
+        address: Address,
+        owner: AddressOwner,
+        client_info: ClientInfo | None = None,
     ) -> Decision:
         """Decide whether `target` may resolve to `address`; nothing is recorded."""
-        return _decided(lambda: self.policy.decide_address(target, address, owner))
+        return _decided(lambda: self.policy_for(client_info).decide_address(target, address, owner))
 
     def note_warm(self, client_info: ClientInfo, text: str) -> bool:
         """Record that a connection is opened for a client's next request; False: it must not be."""
@@ -452,8 +523,13 @@ class Gate:
 
     def request(self, client_info: ClientInfo, request: Request, shown_path: str) -> Attempt:
         """Decide whether one request may be forwarded, and with which credential."""
-        verdict = self._evaluated(request)
+        verdict = self._evaluated(client_info, request)
+        took_use = None
+        if self.grants is not None:
+            while (took_use := self._took_use(verdict.decision)) is False:
+                verdict = self._evaluated(client_info, request)
         attempt = self._recorded_request(client_info, verdict, request, shown_path)
+        attempt.took_use = took_use is True
         if attempt.decision.allowed and verdict.credential.learned is not None:
             # Only now: a request that cannot be recorded is denied, and pins nothing.
             denial = self._pin(verdict.credential)
@@ -469,9 +545,10 @@ class Gate:
             attempt.verdict = attempt.verdict._replace(credential=credential)
         return attempt
 
-    def _evaluated(self, request: Request) -> Verdict:
+    def _evaluated(self, client_info: ClientInfo, request: Request) -> Verdict:
         try:
-            return self.policy.evaluate(request, self._secret_provider.secrets)
+            policy = self._policy_for_new(client_info)
+            return policy.evaluate(request, self._secret_provider.secrets)
         except Exception:  # fail closed
             logger.exception("deciding failed")
             return Verdict(FAULT)
@@ -492,9 +569,11 @@ class Gate:
             return FAULT
         return None
 
-    def content_ahead(self, request: Request, body: bytes) -> "ContentAhead":
+    def content_ahead(
+        self, request: Request, body: bytes, policy: Policy | None = None
+    ) -> "ContentAhead":
         """Decide what `content` will need, in any thread: pure, and records nothing."""
-        policy = self.policy
+        policy = policy or self.policy
         return ContentAhead(policy, body, policy.decide_content(request, body))
 
     def content(
@@ -510,21 +589,30 @@ class Gate:
         An allowed request was recorded with its head; here only a denial is recorded. `ahead` is
         used if it is of this body and of the policy that is in force now.
         """
-        decision = _decided(lambda: self._decide_content(attempt, request, body, ahead))
+        decision = _decided(
+            lambda: self._decide_content(
+                self.policy_for(client_info), attempt, request, body, ahead
+            )
+        )
         if decision.allowed:
             return decision
         return self._recorded_end(client_info, attempt, request, Phase.CONTENT, decision)
 
+    @staticmethod
     def _decide_content(
-        self, attempt: Attempt, request: Request, body: bytes, ahead: "ContentAhead | None"
+        policy: Policy,
+        attempt: Attempt,
+        request: Request,
+        body: bytes,
+        ahead: "ContentAhead | None",
     ) -> Decision:
         # The policy may have been reloaded while the body was held, and the credential rebound.
-        departure = self.policy.decide_departure(request, attempt.verdict)
+        departure = policy.decide_departure(request, attempt.verdict)
         if not departure.allowed:
             return departure
-        if ahead is not None and ahead.policy is self.policy and ahead.body is body:
+        if ahead is not None and ahead.policy is policy and ahead.body is body:
             return ahead.decision
-        return self.policy.decide_content(request, body)
+        return policy.decide_content(request, body)
 
     def leave(self, client_info: ClientInfo, attempt: Attempt, request: Request) -> Decision:
         """Decide again whether a request may leave, once it has an upstream connection."""
@@ -720,6 +808,8 @@ class Gate:
             verdict = verdict._replace(decision=FAULT)
         attempt = Attempt(verdict, number, time.monotonic(), event=event)
         if verdict.decision.allowed:
+            if self.grants is not None:
+                attempt.grant = number_of(verdict.decision.rule)
             attempt.open_attempts = client_info.attempts
             client_info.attempts[number] = attempt
         return attempt

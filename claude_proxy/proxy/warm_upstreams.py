@@ -166,7 +166,7 @@ class WarmUpstreams:
         tls = TlsFor(self._tls, (key.owner, mark)) if route.tls else None
         upstream = UpstreamConnection(route.target, tls=tls, alpn=route.alpn, tunnel=route.tunnel)
         warm = WarmUpstream(self, upstream)
-        terms = client.gate.terms(key.credential)
+        terms = client.gate.terms(key.credential, client.info)
         kept = _Kept(key, warm, client, terms, now, until, renewals)
         self._kept[warm] = kept
         self._by_key.setdefault(key, []).append(kept)
@@ -177,12 +177,12 @@ class WarmUpstreams:
 
         def judge(address: Address, owner: AddressOwner) -> Decision:
             warm.judged.append(address)
-            return client.gate.would_dial_address(route.target, address, owner)
+            return client.gate.would_dial_address(route.target, address, owner, client.info)
 
         shares = self._shares
         shares.open_sockets += 1  # the endpoint counts it afterwards
         try:
-            if not client.gate.would_dial(route.target):
+            if not client.gate.would_dial(route.target, client.info):
                 warm.close()
                 return
             dialled = await self._dialer.dial(
@@ -242,23 +242,24 @@ class WarmUpstreams:
         if self._wall_clock() >= kept.warm.valid_until:
             return False
         try:
-            return kept.client.gate.terms(kept.key.credential).are_those_of(kept.terms)
+            client, credential = kept.client, kept.key.credential
+            return client.gate.terms(credential, client.info).are_those_of(kept.terms)
         except Exception:  # fail closed
             logger.exception("a connection that was kept ready was closed after an internal error")
             return False
 
     def _is_allowed(self, kept: _Kept) -> bool:
         """Judge the target and its addresses as a dial would now."""
-        gate, target = kept.client.gate, kept.key.route.target
+        gate, info, target = kept.client.gate, kept.client.info, kept.key.route.target
 
         def judge(address: Address, owner: AddressOwner) -> Decision:
-            return gate.would_dial_address(target, address, owner)
+            return gate.would_dial_address(target, address, owner, info)
 
         try:
             self._dialer.judge_again(target, kept.warm.judged, judge)
         except DialError:
             return False
-        return gate.would_dial(target)
+        return gate.would_dial(target, info)
 
     def _is_kept(self, kept: _Kept) -> bool:
         return kept.warm in self._kept and self._holds(kept)

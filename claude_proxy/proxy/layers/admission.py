@@ -7,6 +7,7 @@ a request leaves. Only an admission contains a request's credential.
 from dataclasses import dataclass, replace
 
 from claude_proxy.policy.git_push import PUSH_QUERY, push_path
+from claude_proxy.policy.policy import Policy
 from claude_proxy.policy.request import RawField, Request, Scheme
 from claude_proxy.policy.rules import OVERRIDE_HEADERS
 from claude_proxy.proxy.dialer import DialError
@@ -44,6 +45,7 @@ class Admission:
     inspector: ResponseInspector | None  # sees the response, and may abort it
     body_limit: int | None  # most bytes of a body that is judged as a whole; None: it streams
     ahead: ContentAhead | None = None  # what was computed of the body's judgement
+    policy: Policy | None = None  # by which that is computed; None: the one without grants
 
     @property
     def label(self) -> str:
@@ -74,7 +76,7 @@ class Admission:
 
     def judge_ahead(self, body: bytes) -> None:
         """Compute in another thread what `judge_body` will ask for this body."""
-        self.ahead = self.session.gate.content_ahead(self.request, body)
+        self.ahead = self.session.gate.content_ahead(self.request, body, self.policy)
 
     def judge_body(self, body: bytes) -> Refusal | None:
         """Judge the whole body; return the denial, or None if it may leave."""
@@ -127,6 +129,7 @@ def admit(session: Session, request: Request, origin_target: str) -> Admission |
         reason = decision.reason.value
         return Denied(attempt, _denial_of(session, reason, request))
     drop = credential.drop
+    body_limit = attempt.verdict.body_limit(request)
     return Admission(
         session,
         attempt,
@@ -134,7 +137,8 @@ def admit(session: Session, request: Request, origin_target: str) -> Admission |
         drop | OVERRIDE_HEADERS if decision.restricted else drop,
         credential.extra,
         gate.inspector_of(attempt, request),
-        attempt.verdict.body_limit(request),
+        body_limit,
+        policy=None if body_limit is None else gate.policy_for(session.client_info),
     )
 
 

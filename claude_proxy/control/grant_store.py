@@ -43,7 +43,8 @@ CREATE TABLE grant_ (
     reason TEXT NOT NULL, run TEXT, folder TEXT, project TEXT, lasts_ns INTEGER,
     wall_ns INTEGER NOT NULL, boot_ns INTEGER NOT NULL, boot TEXT NOT NULL,
     uses INTEGER, uses_left INTEGER CHECK (uses_left >= 0),
-    ended TEXT, ended_ns INTEGER, ended_by TEXT
+    ended TEXT, ended_ns INTEGER, ended_by TEXT,
+    made_told INTEGER NOT NULL DEFAULT 0, end_told INTEGER NOT NULL DEFAULT 0
 );
 CREATE TABLE clock (only_row INTEGER PRIMARY KEY CHECK (only_row = 1), highest_ns INTEGER NOT NULL);
 INSERT INTO clock VALUES (1, 0)
@@ -52,6 +53,15 @@ _COLUMNS = (
     "number, kind, rules, made_ns, made_by, reason, run, folder, project, lasts_ns, wall_ns,"
     " boot_ns, boot, uses, uses_left, ended"
 )
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """A grant that was made or has ended, of which nothing is in the record yet."""
+
+    grant: Grant
+    is_end: bool
+    ended_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +175,31 @@ class GrantStore:
                 (number,),
             ).fetchone()
         return None if row is None else _grant_of(row)
+
+    def take_news(self) -> list[News]:
+        """Return what is to be recorded, by the caller and by nobody else. Raises ConfigError."""
+        with _explained(self.path):
+            (some,) = self._connection.execute(
+                "SELECT EXISTS (SELECT 1 FROM grant_ WHERE made_told = 0"
+                " OR (ended IS NOT NULL AND end_told = 0))"
+            ).fetchone()
+            if not some:
+                return []
+            with self._transaction():
+                made = self._connection.execute(
+                    f"UPDATE grant_ SET made_told = 1 WHERE made_told = 0 RETURNING {_COLUMNS}"  # noqa: S608 - constants
+                ).fetchall()
+                ended = self._connection.execute(
+                    "UPDATE grant_ SET end_told = 1 WHERE ended IS NOT NULL AND end_told = 0"  # noqa: S608
+                    f" RETURNING {_COLUMNS}, ended_by"
+                ).fetchall()
+        found = [(row, False, "") for row in made]
+        found += [(row[:-1], True, row[-1] or "") for row in ended]
+        return [
+            News(grant, is_end, by)
+            for row, is_end, by in found
+            if (grant := _grant_of(row)) is not None
+        ]
 
     # --- changes
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from claude_proxy.control import present
-from claude_proxy.control.grant_store import GrantStore
+from claude_proxy.control.grant_store import GrantStore, News
 from claude_proxy.deferred.data_classes import replace
 from claude_proxy.errors import ConfigError
 from claude_proxy.policy.granted_policy import with_grants
@@ -40,7 +40,6 @@ class Ended(NamedTuple):
 
     grant: Grant
     why: End
-    is_news: bool = False  # this process has noticed it first, so that it is to be recorded here
 
 
 class Changes(NamedTuple):
@@ -48,6 +47,7 @@ class Changes(NamedTuple):
 
     made: tuple[Grant, ...] = ()
     ended: tuple[Ended, ...] = ()
+    news: tuple[News, ...] = ()  # to be recorded by this process
 
 
 class _OfRun(NamedTuple):
@@ -115,7 +115,7 @@ class GrantsInForce:
         if not left:
             # Of one that was taken elsewhere, nothing goes on here.
             self._spend(grant, keep=left is not None)
-            self._last_taken.append(Ended(grant, End.USES, left is not None))
+            self._last_taken.append(Ended(grant, End.USES))
         else:
             self._known[number] = replace(grant, uses_left=left)
             self._of_runs.clear()
@@ -169,12 +169,13 @@ class GrantsInForce:
             self._of_runs.clear()
             made = tuple(grant for number, grant in there.items() if number not in before)
             gone = {number: grant for number, grant in before.items() if number not in there}
-            ended = self._note_ends(gone)
+            ends = self._note_ends(gone)
+            news = (*ends.news, *store.take_news())
             self._drop_spent()
         except ConfigError as error:
             return self._lose(error)
         self._problem = ""
-        return Changes(made, ended.ended)
+        return Changes(made, ends.ended, news)
 
     def close(self) -> None:
         """Close the store; nothing is granted any more."""
@@ -209,12 +210,14 @@ class GrantsInForce:
             if why is not None:
                 del self._known[grant.number]
                 self._of_runs.clear()
-                is_news = store is not None and store.end(grant.number, why, now)
-                ended.append(Ended(grant, why, is_news))
+                if store is not None:
+                    store.end(grant.number, why, now)
+                ended.append(Ended(grant, why))
         for each in ended:
             if each.why is End.USES and each.grant.number not in self._spent:
                 self._spend(each.grant, keep=True)
-        return Changes(ended=tuple(ended))
+        news = store.take_news() if ended and store is not None else ()
+        return Changes(ended=tuple(ended), news=tuple(news))
 
     def _why(self, grant: Grant) -> End:
         found = None if self._store is None else self._store.get(grant.number)

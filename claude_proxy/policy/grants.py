@@ -116,6 +116,11 @@ class Grant:
             return f"run {self.run.name}"
         return f"runs in {self.project}" if self.project is not None else "every proxy of this user"
 
+    @property
+    def whom(self) -> str:
+        """The same with its preposition: `for run build`."""
+        return f"for {self.scope}"
+
     def left_ns(self, now: Moment) -> int | None:
         """Return how much of its time is left; None: it does not end by time.
 

@@ -25,13 +25,12 @@ from typing import Self
 
 from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.errors import ClaudeProxyError, ConfigError
-from claude_proxy.system.runs import CONTROL, TOKEN_FILE, base_of, is_name
+from claude_proxy.system.runs import CONTROL, RECORD, TOKEN_FILE, base_of, is_name
 
 NAME_LIMIT = 32
 SOCKET = "proxy.sock"
 GATEWAY_SOCKET = "gate.sock"  # no longer than the other, whose length is checked
 
-_RECORD = "record"
 _LOCK = ".lock"
 _LOCK_PATIENCE_S = 10.0
 _LOCK_PAUSE_S = 0.01
@@ -66,10 +65,17 @@ class RunDirectory:
 
     @classmethod
     def make(
-        cls, command: Sequence[str], *, name: str | None = None, above: Path | None = None
+        cls,
+        command: Sequence[str],
+        *,
+        name: str | None = None,
+        above: Path | None = None,
+        project: Path | None = None,
+        attended: bool = True,
     ) -> Self:
         """Create the directory of a new run, and remove those of dead runs.
 
+        `project` is the directory that it works in; `attended` says that it has our terminal.
         Raises ConfigError if it cannot be created, or if a running run has the name.
         """
         if name is not None:
@@ -81,13 +87,24 @@ class RunDirectory:
                 with _locked(base):
                     living = _sweep(base)
                     chosen = _free_name(name, command, {run.name for run in living})
-                    return cls._made(chosen, command, above, base)
+                    facts = {
+                        "project": "" if project is None else str(project),
+                        "terminal": _terminal() if attended else "",
+                    }
+                    return cls._made(chosen, command, above, base, facts)
             except BaseException:
                 os.close(base)
                 raise
 
     @classmethod
-    def _made(cls, name: str, command: Sequence[str], above: Path, base: int) -> Self:
+    def _made(
+        cls,
+        name: str,
+        command: Sequence[str],
+        above: Path,
+        base: int,
+        facts: Mapping[str, str],
+    ) -> Self:
         folder = f"{name}.{secrets.token_hex(8)}"
         path = above / folder
         if len(os.fsencode(path / SOCKET)) > _SOCKET_PATH_LIMIT:
@@ -99,13 +116,13 @@ class RunDirectory:
         os.mkdir(folder, 0o700, dir_fd=base)
         try:
             record = os.open(
-                f"{folder}/{_RECORD}", os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=base
+                f"{folder}/{RECORD}", os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=base
             )
             try:
                 # Another process may hold the lock for a moment while it looks.
                 fcntl.flock(record, fcntl.LOCK_EX)
                 made = cls(name, path, base, record)
-                made._append({"name": name, "program": program_of(command), **_here()})
+                made._append({"name": name, "program": program_of(command), **facts, **_here()})
                 made.note(os.getpid())
                 made.token = secrets.token_hex(32)
                 made.write(TOKEN_FILE, made.token.encode())
@@ -295,7 +312,7 @@ def _sweep(base: int) -> list[Run]:
 def _look(base: int, folder: str) -> _Record:
     try:
         record = os.open(
-            f"{folder}/{_RECORD}", os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=base
+            f"{folder}/{RECORD}", os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=base
         )
     except OSError:
         return _Record()  # killed before it wrote one, or being removed
@@ -341,6 +358,14 @@ def _here() -> dict[str, str]:
         found["boot"] = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         found["pids"] = os.readlink("/proc/self/ns/pid")  # noqa: PTH115 - a text and no path
     return found
+
+
+def _terminal() -> str:
+    """Return the device of the terminal that this process prints messages to; "": there is none."""
+    try:
+        return os.ttyname(2)
+    except OSError:
+        return ""
 
 
 def _end(pid: int, birth: int) -> None:

@@ -316,7 +316,9 @@ def live_sandbox(
             run_spec = replace(run_spec, foreign=True)
         bindings = credentials.bindings_of(run_spec)
         credentials.refuse_reachable(run_spec, bindings, os.environ)
-        run_directory = stack.enter_context(RunDirectory.make(run_spec.words, name=run_spec.name))
+        run_directory = stack.enter_context(
+            RunDirectory.make(run_spec.words, name=run_spec.name, project=run_spec.sandbox.project)
+        )
         log = stack.enter_context(
             contextlib.closing(open_log(run_spec.settings.statedir, run_directory.name))
         )

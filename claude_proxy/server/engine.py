@@ -39,6 +39,7 @@ from claude_proxy.server import banner, startup
 from claude_proxy.server.ca_watch import CaWatch
 from claude_proxy.server.control_door import ControlDoor, open_door
 from claude_proxy.server.gates import Gates, limits_of
+from claude_proxy.server.grant_watch import GrantWatch
 from claude_proxy.server.listening_sockets import OpenListener, remove_files
 from claude_proxy.server.prepared import Prepared
 from claude_proxy.server.reload import Reloader
@@ -194,14 +195,7 @@ async def _run(prepared: Prepared) -> None:
         proves_run=_proof_of_runs(settings),
         numbers=connection_numbers(prepared.slot.number, settings.workers),
     )
-    if settings.warm_upstreams:
-        services.warm = WarmUpstreams(
-            dialer,
-            services.shares,
-            services.upstream_tls,
-            settings.limits,
-            processes=settings.workers,
-        )
+    _keep_warm(services, dialer, settings)
     listeners = Listeners(_listeners(prepared, services, gates), services, prepared.record)
     master = ProxyMaster(options, listeners)
     reloader = Reloader(
@@ -216,10 +210,11 @@ async def _run(prepared: Prepared) -> None:
         on_applied=prepared.on_applied,
         close_warm=lambda: _sweep_warm(services),
     )
+    grants = _grants(prepared, services, gates)
     stop = asyncio.Event()
     prepared.signals.start(asyncio.get_running_loop(), reloader.request, stop.set)
     running = asyncio.create_task(master.run())
-    tasks = _periodic(prepared, services, reloader, ca)
+    tasks = _periodic(prepared, services, reloader, ca, grants)
     names = ", ".join(opened.name for opened in prepared.listening)
     door: ControlDoor | None = None
     try:
@@ -234,7 +229,7 @@ async def _run(prepared: Prepared) -> None:
             text = f"{prepared.slot.replaces}; process {os.getpid()} replaces it"
             with contextlib.suppress(AuditError):  # it shows at the next decision
                 prepared.store.record(Notice(0, "worker-replaced", text))
-        door = open_door(prepared, lambda: _control(prepared, services, gates, reloader))
+        door = open_door(prepared, lambda: _control(prepared, services, gates, reloader, grants))
         await stop.wait()
         prepared.news.stopping()
         prepared.announce("Stopping: no new connections; open ones may finish.")
@@ -242,8 +237,7 @@ async def _run(prepared: Prepared) -> None:
             remove_files(prepared.listening)
         await _wind_down(services, listeners, settings.limits.grace_s, prepared.signals)
     finally:
-        if door is not None:
-            door.close()
+        _close(door, grants)
         for task in tasks:
             task.cancel()
         for connection in list(services.connections):
@@ -253,15 +247,48 @@ async def _run(prepared: Prepared) -> None:
         prepared.record(Notice(0, "stop", f"no longer listening on {names}"))
 
 
+def _keep_warm(services: Services, dialer: Dialer, settings: Settings) -> None:
+    """Let connections be kept ready, unless the owner does not want any."""
+    if settings.warm_upstreams:
+        services.warm = WarmUpstreams(
+            dialer,
+            services.shares,
+            services.upstream_tls,
+            settings.limits,
+            processes=settings.workers,
+        )
+
+
+def _grants(prepared: Prepared, services: Services, gates: Gates) -> GrantWatch:
+    """Return the watch of the grants, which has looked once: no client is served before."""
+    watch = GrantWatch(prepared, services, gates)
+    watch.look()
+    return watch
+
+
+def _close(door: ControlDoor | None, grants: GrantWatch) -> None:
+    if door is not None:
+        door.close()
+    grants.close()
+
+
 def _control(
-    prepared: Prepared, services: Services, gates: Gates, reloader: Reloader
+    prepared: Prepared,
+    services: Services,
+    gates: Gates,
+    reloader: Reloader,
+    grants: GrantWatch,
 ) -> "ControlServer":
     """Return what answers the owner's questions, imported when there is the first."""
-    from claude_proxy.server import control_operations  # noqa: PLC0415 - most are never asked
-
-    return control_operations.server_of(
-        control_operations.Engine(prepared, services, gates, reloader)
+    from claude_proxy.server import (  # noqa: PLC0415 - most are never asked
+        control_operations,
+        grant_operations,
     )
+
+    engine = control_operations.Engine(prepared, services, gates, reloader)
+    server = control_operations.server_of(engine)
+    grant_operations.add_to(server, engine, grants)
+    return server
 
 
 def _proof_of_runs(settings: Settings) -> Callable[[str, str], bool]:
@@ -271,13 +298,18 @@ def _proof_of_runs(settings: Settings) -> Callable[[str, str], bool]:
 
 
 def _periodic(
-    prepared: Prepared, services: Services, reloader: Reloader, ca: CaWatch
+    prepared: Prepared,
+    services: Services,
+    reloader: Reloader,
+    ca: CaWatch,
+    grants: GrantWatch,
 ) -> list[asyncio.Task[None]]:
     crowd, workers = MemoryTrimmer(), prepared.settings.workers
     return [
         asyncio.create_task(_every(_SWEEP_S, lambda: _sweep(services, workers))),
         asyncio.create_task(_every(_SWEEP_S, lambda: crowd.look(len(services.connections)))),
         asyncio.create_task(_every(_SWEEP_S, ca.look)),
+        asyncio.create_task(_every(_SWEEP_S, grants.look)),
         asyncio.create_task(_every(_FLUSH_S, prepared.store.flush)),
         asyncio.create_task(reloader.watch()),
     ]

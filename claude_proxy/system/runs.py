@@ -6,18 +6,23 @@ that merely reaches the proxy cannot name a run.
 """
 
 import contextlib
+import fcntl
 import hmac
+import json
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from claude_proxy.deferred.patterns import lazy_pattern
 
 TOKEN_FILE = "token"  # noqa: S105 - the name of the file
+RECORD = "record"  # lines of JSON, locked by the launcher as long as it lives
 CONTROL = "control"  # beside the directories of the runs: the sockets by which proxies are asked
 
 _TOKEN_BYTES = 64
+_HEAD_BYTES = 16 * 1024  # of a record
 _DIRECTORIES = 4096  # that are looked at
 _NAME = lazy_pattern(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}")
 _UNSAFE = lazy_pattern(r"[^A-Za-z0-9._+-]")
@@ -57,6 +62,63 @@ def bases_of(environ: Mapping[str, str]) -> tuple[Path, ...]:
 
 def _without_runtime_directory() -> Path:
     return Path(f"/tmp/claude-proxy-{os.geteuid()}")  # noqa: S108 - checked before it is used
+
+
+class LivingRun(NamedTuple):
+    """A run whose launcher lives."""
+
+    name: str
+    folder: str  # the name of its directory, which no other run has
+    project: str = ""  # the directory that it works in
+    terminal: str = ""  # the device of its launcher's terminal
+
+
+def living_run(base: Path, name: str) -> LivingRun | None:
+    """Return the living run called `name`, whose directory is in `base`; None if there is none."""
+    if not is_name(name):
+        return None
+    return next((run for run in living_runs(base) if run.name == name), None)
+
+
+def living_runs(base: Path) -> Iterator[LivingRun]:
+    """Yield the living runs whose directories are in `base`."""
+    with contextlib.suppress(OSError):
+        above = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            if _is_private(above):
+                with os.scandir(above) as found:
+                    folders = [one.name for one, _ in zip(found, range(_DIRECTORIES), strict=False)]
+                yield from filter(None, (_living_in(above, folder) for folder in folders))
+        finally:
+            os.close(above)
+
+
+def _living_in(above: int, folder: str) -> LivingRun | None:
+    name = folder.rpartition(".")[0]
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        record = os.open(f"{folder}/{RECORD}", flags, dir_fd=above)
+    except OSError:
+        return None
+    try:
+        if not is_name(name) or not _is_locked(record):
+            return None
+        head = json.loads(os.pread(record, _HEAD_BYTES, 0).partition(b"\n")[0])
+        project, terminal = str(head.get("project", "")), str(head.get("terminal", ""))
+    except (OSError, ValueError, AttributeError):
+        return None
+    finally:
+        os.close(record)
+    return LivingRun(name, folder, project, terminal)
+
+
+def _is_locked(record: int) -> bool:
+    try:
+        # Shared, so that two who look at the same time do not take each other for the launcher.
+        fcntl.flock(record, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    return False
 
 
 def proves_run(base: Path, name: str, token: str) -> bool:

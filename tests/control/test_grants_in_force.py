@@ -77,7 +77,9 @@ def test_a_grant_is_noticed_at_the_next_look_and_after_a_restart(owner: Owner) -
     made = owner.grants()
 
     assert number_for(known) == -1
-    assert [grant.number for grant in known.look().made] == [made.number]
+    changes = known.look()
+    assert [grant.number for grant in changes.made] == [made.number]
+    assert [(each.grant.number, each.is_end) for each in changes.news] == [(made.number, False)]
     assert number_for(known) == 1
     assert known.look() == Changes()
     again = owner.proxy()
@@ -107,7 +109,7 @@ def test_a_grant_ends_without_a_look_whichever_clock_says_so(
     owner.passes(*jump)
 
     assert number_for(known) == -1
-    assert [(each.grant.number, each.is_news) for each in known.look().ended] == [(1, True)]
+    assert [each.grant.number for each in known.look().ended] == [1]
     assert known.look() == Changes()
     owner.passes(-jump[0], 0)
     assert number_for(known) == -1
@@ -121,8 +123,9 @@ def test_the_end_is_news_in_one_process_alone(owner: Owner) -> None:
 
     owner.passes(HOUR_NS)
 
-    news = [each.is_news for proxy in (known, other) for each in proxy.look().ended]
-    assert sorted(news) == [False, True]
+    news = [each for proxy in (known, other) for each in proxy.look().news]
+    assert [(each.grant.number, each.is_end) for each in news] == [(1, True)]
+    assert owner.proxy().look().news == ()
 
 
 def test_a_revoked_grant_ends_at_the_next_look(owner: Owner) -> None:
@@ -130,10 +133,12 @@ def test_a_revoked_grant_ends_at_the_next_look(owner: Owner) -> None:
     known = owner.proxy()
     known.look()
 
-    owner.store.end(1, End.REVOKED, owner.now)
+    owner.store.end(1, End.REVOKED, owner.now, "bob")
 
-    (ended,) = known.look().ended
-    assert (ended.grant.number, ended.why, ended.is_news) == (made.number, End.REVOKED, False)
+    changes = known.look()
+    assert changes.ended == (Ended(changes.ended[0].grant, End.REVOKED),)
+    assert changes.ended[0].grant.number == made.number
+    assert [(each.ended_by, each.is_end) for each in changes.news] == [("bob", True)]
     assert number_for(known) == -1
 
 

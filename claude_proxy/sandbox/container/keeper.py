@@ -70,7 +70,14 @@ class Keeper:
         self._task, self._launcher, self._stack = task, launcher, stack
         self._settings = task.run.settings
         self._words = task.run.words or (task.name,)
-        self._run_directory = stack.enter_context(RunDirectory.make(self._words, name=task.name))
+        self._run_directory = stack.enter_context(
+            RunDirectory.make(
+                self._words,
+                name=task.name,
+                project=task.run.sandbox.project,
+                attended=task.attended,
+            )
+        )
         self._log = open_log(self._settings.statedir, task.name)
         stack.callback(self._log.close)
         self._terminal = os.dup(2) if task.attended else None

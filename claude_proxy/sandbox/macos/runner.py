@@ -38,7 +38,9 @@ def run(run_spec: RunSpec, environ: Mapping[str, str]) -> int:
     bindings = credentials.bindings_of(run_spec)
     credentials.refuse_reachable(run_spec, bindings, environ)
     with ExitStack() as stack:
-        run_directory = stack.enter_context(RunDirectory.make(run_spec.words, name=run_spec.name))
+        run_directory = stack.enter_context(
+            RunDirectory.make(run_spec.words, name=run_spec.name, project=run_spec.sandbox.project)
+        )
         log = open_log(run_spec.settings.statedir, run_directory.name)
         stack.callback(log.close)
         port = (

@@ -180,8 +180,8 @@ def _lines_of(sock: socket.socket) -> Iterator[bytes]:
 def find(environ: Mapping[str, str]) -> list[Proxy]:
     """Return the running proxies of this user, by name; ClaudeProxyError if that is not known.
 
-    A directory that another user has put where one of ours would be is an error only if it is the
-    one that this process would use.
+    A directory that another user has put in such a place is an error only if it is the one that
+    this process would use.
     """
     found: list[Proxy] = []
     for at, base in enumerate(bases_of(environ)):

@@ -2,9 +2,9 @@
 
 `BASE/control/NAME/` holds a socket for each worker and the facts about the proxy, whose file its
 process keeps locked: the kernel releases the lock however the process ends. Law kept: the sandbox
-cannot move its own wall. Only its owner may enter the directories, which are checked through the
-descriptors that are then used, so that none of them can be replaced; and no sandbox sees them, as
-they are below the directory of the runs. Imports nothing heavy, as every proxy claims a place.
+cannot move its own wall. Only its owner may enter the directories. They are checked through the
+descriptors that are then used, so nobody can replace them, and no sandbox sees them, as they are
+below the directory of the runs. Imports nothing heavy, as every proxy claims a place.
 """
 
 import contextlib

@@ -94,7 +94,7 @@ class ControlDoor:
 
 
 def open_door(prepared: "Prepared", make: MakeServer) -> ControlDoor | None:
-    """Return the door of this worker; None if it has none, which the owner is told."""
+    """Return the door of this worker; None if it has none, of which the owner is warned."""
     settings, owns = prepared.settings, prepared.place is None
     place = prepared.place or claim(settings, prepared.listening)
     if place is None:

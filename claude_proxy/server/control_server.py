@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import select
 import socket
 import sys
 from collections.abc import Awaitable, Callable
@@ -24,6 +25,7 @@ logger = logging.getLogger(__name__)
 _MOST_PEERS = 64
 _READ_S = 5.0  # for the request
 _WRITE_S = 5.0  # for the peer to take a line of the answer
+_LOOK_S = 1.0  # between looks whether one that has closed its writing side is there
 _BUFFERED = 256 * 1024
 _BACKLOG = 64
 
@@ -34,7 +36,6 @@ class Call:
     def __init__(self, request: Request, peer: Peer, writer: asyncio.StreamWriter) -> None:
         self.request = request
         self.peer = peer  # who asks: a process of the same user
-        self.is_stream = False
         self._writer = writer
 
     @property
@@ -44,7 +45,6 @@ class Call:
 
     async def send(self, line: Answer) -> None:
         """Send a line of a stream; OSError or TimeoutError if the peer does not take it."""
-        self.is_stream = True
         await self._write(protocol.encode_answer({protocol.MORE: True, **line}))
 
     async def finish(self, line: bytes) -> None:
@@ -57,8 +57,7 @@ class Call:
             await self._writer.drain()
 
 
-# Returns the answer; ClaudeProxyError is sent as a refusal. It is cancelled when the peer of a
-# stream is gone.
+# Returns the answer; ClaudeProxyError is sent as a refusal. It is cancelled when the peer is gone.
 type Handler = Callable[[Call], Awaitable[Answer]]
 
 
@@ -66,15 +65,15 @@ class ControlServer:
     """The control socket of one worker, and what it answers."""
 
     def __init__(self) -> None:
-        self._handlers: dict[str, Handler] = {}
+        self.handlers: dict[str, Handler] = {}  # by operation
         self._peers: set[asyncio.Task[Any]] = set()
         self._server: asyncio.Server | None = None
 
     def add(self, op: str, handler: Handler) -> None:
         """Answer the operation `op` with what `handler` returns."""
-        if op in self._handlers:
+        if op in self.handlers:
             raise ValueError(f"the operation {op} has a handler")
-        self._handlers[op] = handler
+        self.handlers[op] = handler
 
     async def serve(self, sock: socket.socket) -> None:
         """Answer on a listening socket from now on."""
@@ -111,7 +110,8 @@ class ControlServer:
                 writer.close()
 
     async def _serve_peer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        peer = peer_of(writer.get_extra_info("socket"))
+        sock = writer.get_extra_info("socket")
+        peer = peer_of(sock)
         if peer.uid != os.geteuid():
             writer.transport.abort()
             return
@@ -124,7 +124,7 @@ class ControlServer:
         call = Call(Request("", {}), peer, writer)
         try:
             call.request = protocol.decode_request(line)
-            answer = protocol.encode_answer(await self._answered(call, reader))
+            answer = protocol.encode_answer(await self._answered(call, reader, sock))
         except ClaudeProxyError as error:
             answer = protocol.encode_refusal(error)
         except (OSError, TimeoutError):
@@ -139,24 +139,32 @@ class ControlServer:
             )
         await call.finish(answer)
 
-    async def _answered(self, call: Call, reader: asyncio.StreamReader) -> Answer:
-        handler = self._handlers.get(call.request.op)
+    async def _answered(
+        self, call: Call, reader: asyncio.StreamReader, sock: socket.socket
+    ) -> Answer:
+        handler = self.handlers.get(call.request.op)
         if handler is None:
-            raise protocol.unknown(call.request.op, self._handlers)
+            raise protocol.unknown(call.request.op, self.handlers)
         answering = asyncio.ensure_future(handler(call))
-        hearing = asyncio.create_task(_end_of(reader))
+        leaving = asyncio.create_task(_gone(reader, sock.fileno()))
         try:
-            await asyncio.wait((answering, hearing), return_when=asyncio.FIRST_COMPLETED)
-            # Who only closes its writing side still waits for an answer, but for no stream.
-            if not answering.done() and call.is_stream:
+            await asyncio.wait((answering, leaving), return_when=asyncio.FIRST_COMPLETED)
+            if not answering.done():
                 raise ConnectionResetError("the peer is gone")
             return await answering
         finally:
-            hearing.cancel()
+            leaving.cancel()
             answering.cancel()
 
 
-async def _end_of(reader: asyncio.StreamReader) -> None:
-    """Return when the peer has said all; what it says after its request is not looked at."""
+async def _gone(reader: asyncio.StreamReader, descriptor: int) -> None:
+    """Return when the peer is gone; what it says after its request is not looked at.
+
+    One that only closes its writing side still waits for its answer.
+    """
     while await reader.read(protocol.REQUEST_BYTES):
         pass
+    hung_up = select.poll()
+    hung_up.register(descriptor, select.POLLHUP)
+    while not hung_up.poll(0):  # noqa: ASYNC110 - a state of the kernel, which sets no event
+        await asyncio.sleep(_LOOK_S)

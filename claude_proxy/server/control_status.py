@@ -7,7 +7,7 @@ value.
 import os
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ def version_of(policy: Policy) -> str:
 def status_of(prepared: Prepared, services: Services, reloader: Reloader) -> dict[str, Any]:
     """Return the status of this worker, as JSON has it."""
     settings, policy = prepared.settings, reloader.loaded.policy
-    tunnels, more = _tunnels(services)
+    tunnels, more = tunnels_of(_target_of(one) for one in list(services.connections))
     return {
         "worker": prepared.slot.number,
         "process": os.getpid(),
@@ -59,11 +59,12 @@ def _policy_name(settings: Settings) -> str:
     return settings.policy if settings.policy is not None else settings.allowlist.name
 
 
-def _tunnels(services: Services) -> tuple[list[Mapping[str, Any]], int]:
+type _Tunnel = tuple[str | None, str]  # run and target
+
+
+def tunnels_of(found: Iterable[_Tunnel | None]) -> tuple[list[Mapping[str, Any]], int]:
     """Return the open tunnels by run and target, the busiest first, and how many are left out."""
-    counts = Counter(
-        key for one in list(services.connections) if (key := _target_of(one)) is not None
-    )
+    counts = Counter(key for key in found if key is not None)
     listed = counts.most_common(_MOST_TUNNELS)
     named: list[Mapping[str, Any]] = [
         {"run": run, "target": target, "count": count} for (run, target), count in listed
@@ -71,7 +72,7 @@ def _tunnels(services: Services) -> tuple[list[Mapping[str, Any]], int]:
     return named, sum(counts.values()) - sum(count for _, count in listed)
 
 
-def _target_of(connection: ClientConnection) -> tuple[str | None, str] | None:
+def _target_of(connection: ClientConnection) -> _Tunnel | None:
     session = connection.session
     if session.target is None or connection.is_ending:
         return None

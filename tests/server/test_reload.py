@@ -10,6 +10,7 @@ from claude_proxy.config import file_states, owner_files, policy_files
 from claude_proxy.config.file_states import States
 from claude_proxy.config.loaded_policy import Loaded
 from claude_proxy.config.settings import Limits, Settings
+from claude_proxy.errors import ConfigError
 from claude_proxy.events import Notice
 from claude_proxy.policy.policy import Policy
 from claude_proxy.proxy.connection import ClientConnection, Services
@@ -222,10 +223,15 @@ def test_only_one_of_many_workers_reports(
 # --- watching
 
 
+def in_no_time(patch: pytest.MonkeyPatch) -> None:
+    """Let a file that was written count as complete at once."""
+    for name in ("_POLL_INTERVAL_S", "SETTLED_S", "SETTLED_TWICE_S"):
+        patch.setattr(reload_module, name, 0)
+
+
 def watching(owner: Owner, story: Play, monkeypatch: pytest.MonkeyPatch) -> None:
     """Watch the file while `story` runs."""
-    for name in ("_POLL_INTERVAL_S", "SETTLED_S", "SETTLED_TWICE_S"):
-        monkeypatch.setattr(reload_module, name, 0)
+    in_no_time(monkeypatch)
 
     async def both() -> None:
         watch = asyncio.ensure_future(owner.reloader.watch())
@@ -526,3 +532,51 @@ def test_a_list_that_keeps_changing_is_told_of(
 
     assert owner.hosts == ["a.example"]
     assert "has kept changing for a minute" in caplog.text
+
+
+# --- asked for by somebody who waits for it
+
+
+def asked(owner: Owner, *askers: None) -> list[str | BaseException]:
+    """What each of so many who ask at the same time is told."""
+    found: list[str | BaseException] = []
+
+    async def ask() -> None:
+        watching = asyncio.create_task(owner.reloader.watch())
+        try:
+            asking = (owner.reloader.apply_now() for _ in askers or (None,))
+            found.extend(await asyncio.gather(*asking, return_exceptions=True))
+        finally:
+            watching.cancel()
+
+    with pytest.MonkeyPatch.context() as patch:
+        in_no_time(patch)
+        run_on("asyncio", ask)
+    return found
+
+
+def test_who_asks_is_told_what_changed_once_it_is_in_force(owner: Owner) -> None:
+    owner.writes("allow: [b.example]\n")
+
+    (told,) = asked(owner)
+
+    assert owner.hosts == ["b.example"]
+    assert isinstance(told, str)
+    assert "b.example" in told
+
+
+def test_who_asks_is_told_why_a_list_is_rejected_and_where(owner: Owner) -> None:
+    owner.writes("allow: [a.example, {host: b.example, metods: [GET]}]\n")
+
+    (told,) = asked(owner)
+
+    assert isinstance(told, ConfigError)
+    assert "allowlist.yaml:1" in str(told.where)
+    assert owner.hosts == ["a.example"]
+    assert owner.reloader.is_rejected
+
+
+def test_all_who_ask_are_told(owner: Owner) -> None:
+    told = asked(owner, None, None, None)
+
+    assert told == ["no rule changed"] * 3

@@ -60,8 +60,9 @@ class Attached:
             )
         finally:
             os.close(writing)
-        self._errors = HeldErrors(reading, quiet=quiet)
+        # Before there is another thread, which a signal would otherwise reach.
         signal.pthread_sigmask(signal.SIG_BLOCK, _WAITED_FOR)
+        self._errors = HeldErrors(reading, quiet=quiet)
 
     def wait_until_started(self, say: Reporter) -> None:
         """Wait until CMD may run; raise the error of the keeper or of the engine instead."""

@@ -18,7 +18,7 @@ from typing import Any
 
 from claude_proxy.errors import ClaudeProxyError, ConfigError
 from claude_proxy.sandbox import waiting_process
-from claude_proxy.sandbox.container import store
+from claude_proxy.sandbox.container import init_programs, store
 from claude_proxy.sandbox.container.known_images import KnownImages, mark_of
 from claude_proxy.sandbox.container.plan.model import (
     ContainerState,
@@ -134,7 +134,8 @@ class Engine:
             rootless=bool(known.get("rootless", uid != 0)),
             uid=uid,
             gid=gid,
-            has_init=bool(known.get("init", False)),
+            has_init=init_programs.of_podman() if self._is_podman else bool(known.get("init")),
+            init=init_programs.another() if self._is_podman else None,
             limits=bool(known.get("limits", True)),
             selinux=selinux.is_enforced(),
             runtime=str(known.get("runtime", "")),
@@ -258,6 +259,7 @@ class Engine:
         return ImageFacts(
             **{each: getattr(facts, each) for each in _IMAGE_FIELDS},
             homes={int(uid): str(home) for uid, home in content["homes"].items()},
+            passwd=content["passwd"],
             paths=frozenset(content["paths"]),
         )
 
@@ -267,7 +269,7 @@ class Engine:
         if path is not None:
             with contextlib.suppress(OSError, ValueError, KeyError):
                 found = json.loads(path.read_bytes())
-                if found["inspected"] == list(INSPECTED):
+                if found["inspected"] == list(INSPECTED) and "passwd" in found:
                     return dict(found)
         content = {"inspected": list(INSPECTED), **self._look_into(image)}
         if path is not None:
@@ -281,14 +283,16 @@ class Engine:
         self.call("create", "--pull", "never", "--network", "none", "--name", name, image, "-")
         try:
             paths: set[str] = set()
-            homes: dict[str, str] = {}
+            passwd: bytes | None = b""
             for place in ("/etc", "/usr/lib/ssl/cert.pem"):
                 with contextlib.suppress(EngineError):
                     archive = self.call("cp", f"{name}:{place}", "-")
                     found = list(_entries(archive, place))
                     paths |= {path for path, _ in found}
-                    homes |= _homes(dict(found).get("/etc/passwd", b""))
-            return {"paths": sorted(paths & {*INSPECTED}), "homes": homes}
+                    passwd = dict(found).get("/etc/passwd", passwd)
+            text = None if passwd is None else passwd.decode("utf-8", "surrogateescape")
+            homes = _homes(text or "")
+            return {"paths": sorted(paths & {*INSPECTED}), "homes": homes, "passwd": text}
         finally:
             with contextlib.suppress(EngineError):
                 self.call("rm", "--force", name)
@@ -544,7 +548,6 @@ def _podman_info(found: Mapping[str, Any]) -> dict[str, Any]:
         "runtime": host.get("ociRuntime", {}).get("name", ""),
         "limits": {"memory", "pids"} <= controllers
         and not (security.get("rootless") and host.get("cgroupVersion") == "v1"),
-        "init": any(Path(place).exists() for place in _INITS),
         "images": _index_of_images(found.get("store") or {}),
     }
 
@@ -555,9 +558,6 @@ def _index_of_images(found: Mapping[str, Any]) -> str:
     if not (root and driver) or "imagestore" in json.dumps(found.get("graphOptions")).lower():
         return ""
     return f"{root}/{driver}-images/images.json"
-
-
-_INITS = ("/usr/libexec/podman/catatonit", "/usr/bin/catatonit", "/usr/lib/podman/catatonit")
 
 
 def _docker_info(found: Mapping[str, Any]) -> dict[str, Any]:
@@ -637,25 +637,30 @@ def _state_of(found: Mapping[str, Any]) -> ContainerState:
     )
 
 
-def _entries(archive: bytes, place: str) -> Iterator[tuple[str, bytes]]:
-    """Yield the paths in an archive of `cp`, with the contents of /etc/passwd."""
+def _entries(archive: bytes, place: str) -> Iterator[tuple[str, bytes | None]]:
+    """Yield the paths in an archive of `cp`, with the content of /etc/passwd.
+
+    None in its place: it is a link, or no file at all, or too large.
+    """
     import tarfile  # noqa: PLC0415 - once for each image
 
     above = str(Path(place).parent).rstrip("/")
     with tarfile.open(fileobj=io.BytesIO(archive[:_TAR_LIMIT])) as tar:
         for member in tar:
             path = f"{above}/{member.name.strip('/')}"
-            file = tar.extractfile(member) if path == "/etc/passwd" and member.isfile() else None
-            yield path, file.read(_TAR_LIMIT) if file else b""
+            is_shown = path == "/etc/passwd" and member.isreg() and member.size <= _PASSWD_LIMIT
+            file = tar.extractfile(member) if is_shown else None
+            yield path, file.read() if file else None
 
 
-def _homes(passwd: bytes) -> dict[str, str]:
+def _homes(passwd: str) -> dict[str, str]:
     found: dict[str, str] = {}
-    for line in passwd.decode("utf-8", "replace").splitlines():
+    for line in passwd.split("\n"):
         fields = line.split(":")
         if len(fields) >= _PASSWD_FIELDS and fields[2].isdigit():
             found.setdefault(fields[2], fields[5])
     return found
 
 
+_PASSWD_LIMIT = 1024 * 1024
 _PASSWD_FIELDS = 6

@@ -72,11 +72,12 @@ class _Exec:
             raise explained(engine, "exec", str(error).encode()) from error
         finally:
             os.close(writing)
+        # Before there is another thread, which a signal would otherwise reach.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _WAITED_FOR)
         self._errors = HeldErrors(reading, quiet=False)
         if self._process.stdin is not None:
             pump = threading.Thread(target=_pump, args=(self._process.stdin,), daemon=True)
             pump.start()
-        signal.pthread_sigmask(signal.SIG_BLOCK, _WAITED_FOR)
 
     @property
     def _pumps(self) -> bool:

@@ -66,8 +66,8 @@ type Reporter = Callable[[str], None]
 
 _ENVIRONMENT = "environment"  # a file for the engine, removed once the container is made
 _NO_INIT = (
-    "without an init (install catatonit), Ctrl-C does nothing to a CMD that has no handler for it; "
-    "to end it: claude-proxy container stop {name}"
+    "without an init (install catatonit or tini), Ctrl-C does nothing to a CMD that has no handler "
+    "for it; to end it: claude-proxy container stop {name}"
 )
 _MOST_STATUS = 125  # from here on, exit codes of podman may be its own
 _SHOWN_MODE = 0o444  # other users of the container read it

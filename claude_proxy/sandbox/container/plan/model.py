@@ -66,6 +66,7 @@ class EngineFacts:
     uid: int
     gid: int
     has_init: bool = False  # a first process that collects orphans, for --init
+    init: Path | None = None  # another static program for that, of this machine
     limits: bool = True  # whether memory, processes and processors can be limited
     selinux: bool = False
     runtime: str = ""
@@ -88,6 +89,7 @@ class ImageFacts:
     workdir: str = ""
     stop_signal: str = ""
     homes: Mapping[int, str] = field(default_factory=dict)  # by user id, from its /etc/passwd
+    passwd: str | None = ""  # the text of that; None: it is not a file that could be read
     paths: frozenset[str] = frozenset()  # those that exist, of `inspected_paths`
 
 

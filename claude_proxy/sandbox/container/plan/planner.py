@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from claude_proxy.deferred.data_classes import dataclass, replace
 from claude_proxy.errors import ConfigError
-from claude_proxy.sandbox.container.plan import hardening, project_mounts, wrappers
+from claude_proxy.sandbox.container.plan import hardening, passwd_file, project_mounts, wrappers
 from claude_proxy.sandbox.container.plan.model import (
     NAME_LABEL,
     PLAN_LABEL,
@@ -39,6 +39,7 @@ BLANK = "blank"  # an empty file, which hides another one
 SECCOMP = "seccomp.json"
 HOSTS = "hosts"
 RESOLVER = "resolv.conf"
+USERS = "passwd"  # the image's, with the user of CMD
 APT = "apt.conf"
 HOME = "home"  # a directory, where the engine's volumes would be root's
 
@@ -156,6 +157,9 @@ class _Planner:
         yield from ("--workdir", str(WORKSPACE))
         if self._engine.has_init:
             yield "--init"
+        elif spec.terminal and self._engine.init is not None:
+            # So that Ctrl-C ends what has no handler for it, as in any terminal.
+            yield from ("--init", f"--init-path={self._engine.init}")
         if spec.interactive:
             yield "--interactive"
         if spec.terminal:
@@ -186,6 +190,8 @@ class _Planner:
         yield from self._of_the_run()
         for at, name in (("/etc/hosts", HOSTS), ("/etc/resolv.conf", RESOLVER)):
             yield self._own(at, name)
+        if self._image.passwd is not None:
+            yield self._own("/etc/passwd", USERS)
         if self._spec.run.sandbox.has_proxy:
             yield self._own(str(INSIDE), SHOWN)
             for path in BUNDLES:
@@ -275,6 +281,9 @@ class _Planner:
                 notes_lookups=True, answers_lookups=self._spec.run.sandbox.transparent
             ),
         }
+        if self._image.passwd is not None:
+            text = passwd_file.with_user(self._image.passwd, self._uid, self._gid, str(self._home))
+            files[USERS] = text.encode("utf-8", "surrogateescape")
         proxy = f"http://127.0.0.1:{HTTP_PORT}/"
         files[APT] = (
             f'Acquire::http::Proxy "{proxy}";\nAcquire::https::Proxy "{proxy}";\n'

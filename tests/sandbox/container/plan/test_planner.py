@@ -185,6 +185,17 @@ def test_an_init_collects_orphans_where_there_is_one() -> None:
     assert "--init" in a_plan(facts=replace(FACTS, has_init=True)).options
 
 
+def test_a_terminal_has_an_init_so_that_ctrl_c_ends_cmd() -> None:
+    facts = replace(FACTS, init=Path("/usr/bin/tini-static"))
+
+    options = a_plan(a_spec(terminal=True), facts=facts).options
+
+    assert options.index("--init") + 1 == options.index("--init-path=/usr/bin/tini-static")
+    assert "--init" not in a_plan(a_spec(), facts=facts).options
+    own = a_plan(a_spec(terminal=True), facts=replace(facts, has_init=True)).options
+    assert not [word for word in own if word.startswith("--init-path")]
+
+
 def test_options_of_podman_are_not_given_to_docker() -> None:
     plan = a_plan(facts=replace(FACTS, kind=EngineKind.DOCKER))
 
@@ -228,3 +239,16 @@ def test_docker_passes_in_nothing_of_the_proxies_that_its_configuration_names() 
     for name, value in given.items():
         assert value == plan.environment.get(name, "")
     assert follows(a_plan(), "--env") == []
+
+
+def test_the_user_database_names_the_home_that_home_names() -> None:
+    passwd = "web:x:1000:1000::/nonexistent:/bin/sh\n"
+    plan = a_plan(image=replace(IMAGE, homes={1000: "/nonexistent"}, passwd=passwd))
+
+    assert plan.files["passwd"] == b"web:x:1000:1000::/home/agent:/bin/sh\n"
+    assert plan.environment["HOME"] == "/home/agent"
+    (mount,) = [one for one in plan.mounts if str(one.at) == "/etc/passwd"]
+    assert not mount.writable
+    # Users of an image that could not be read are not replaced.
+    unknown = a_plan(image=replace(IMAGE, passwd=None))
+    assert "/etc/passwd" not in {str(one.at) for one in unknown.mounts}

@@ -11,7 +11,15 @@ from typing import Any
 
 import click
 
-from claude_proxy.cli import completers, edit_report, entry_warnings, list_edit, options, paths
+from claude_proxy.cli import (
+    completers,
+    edit_report,
+    entry_warnings,
+    grant_options,
+    list_edit,
+    options,
+    paths,
+)
 from claude_proxy.cli.shared_options import (
     allowlist_option,
     confdir_as_given,
@@ -37,6 +45,9 @@ Examples:
   claude-proxy allow --preset npm
   claude-proxy allow --remove docs.python.org
   claude-proxy allow --dry-run docs.python.org
+  claude-proxy allow docs.python.org --for 1h
+  claude-proxy allow https://api.example.com/v1/items --uses 5 --run claude-x7k2
+  claude-proxy allow '*.example.com' --for 2h --project . --reason 'the new API'
 """
 
 
@@ -74,6 +85,17 @@ Examples:
 )
 @click.option("--remove", is_flag=True, help="Remove such entries instead of adding them.")
 @click.option("--dry-run", is_flag=True, help="Print the change and write nothing.")
+@grant_options.for_option("Allow it for this long, such as 10m, 1h or 2d, on what runs.")
+@click.option(
+    "--uses",
+    type=click.IntRange(min=1),
+    metavar="COUNT",
+    help="Allow this many requests, on what runs.",
+)
+@grant_options.run_option("Allow it to this run or container alone, at most until it ends.")
+@grant_options.project_option("Allow it to the runs in this directory; with --for or --uses.")
+@grant_options.reason_option()
+@grant_options.statedir_option()
 @allowlist_option("The file to write.  [default: allowlist.yaml in --confdir]")
 @policy_option("Write this policy of yours instead of the allowlist.")
 @confdir_option("the allowlist")
@@ -89,6 +111,12 @@ def command(
     presets: tuple[str, ...],
     remove: bool,
     dry_run: bool,
+    lasts_ns: int | None,
+    uses: int | None,
+    run_name: str | None,
+    project: Path | None,
+    reason: str,
+    statedir: Path | None,
     confdir: Path | None,
     **named: Any,
 ) -> int:
@@ -97,6 +125,9 @@ def command(
     HOST is written as in the file, with a port or a scheme where they are not 443 and https. Of a
     URL with a path, only that path is allowed; tcp://HOST:PORT allows bytes of any protocol. If you
     have no list of your own yet, it starts as a copy of the shipped one.
+
+    With --for, --uses, --run or --project no list is edited: the hosts are granted to what runs,
+    until the end that was given. See `grants` and `revoke`.
     """
     if not hosts and not presets:
         verb = "remove" if remove else "allow"
@@ -105,6 +136,23 @@ def command(
     edited = list_edit.list_of(given, confdir or paths.default_confdir())
     edited = replace(edited, option=(*edited.option, *confdir_as_given(context)))
     entries = _entries_of(hosts, methods, globs, addresses)
+    asked = (lasts_ns, uses, run_name, project)
+    if reason or any(each is not None for each in asked):
+        from claude_proxy.cli import allow_for_a_while  # noqa: PLC0415 - not for an edit
+
+        allow_for_a_while.refuse_file_options(context, remove=remove)
+        added: list[Entry] = [*entries, *_presets_of(presets, edited.library)]
+        return allow_for_a_while.grant(
+            added,
+            edited,
+            lasts_ns=lasts_ns,
+            uses=uses,
+            run_name=run_name,
+            project=project,
+            reason=reason,
+            statedir=statedir,
+            dry_run=dry_run,
+        )
     wanted: list[Entry] = [*entries, *_presets_of(presets, edited.library)]
     if dry_run:
         before = edited.text()

@@ -167,3 +167,18 @@ def _programs(begun: str) -> Iterator[str]:
             for entry in entries:
                 if entry.name.startswith(begun) and os.access(entry.path, os.X_OK):
                     yield entry.name
+
+
+def living_runs(begun: str) -> list[CompletionItem]:
+    """Return the runs and containers that are alive."""
+    from claude_proxy.system.runs import bases_of  # noqa: PLC0415 - only completion needs it
+    from claude_proxy.system.runs import living_runs as living  # noqa: PLC0415 - as above
+
+    with suppress(OSError):
+        return [
+            CompletionItem(run.name, help=run.project or None)
+            for base in bases_of(os.environ)
+            for run in living(base)
+            if run.name.startswith(begun)
+        ]
+    return []

@@ -17,6 +17,7 @@ SECOND_NS = 1_000_000_000
 LONGEST_OPEN_NS = 24 * 3600 * SECOND_NS
 
 _PLACE = "grant "
+_SHOWN = 3  # rules of a preset, in one line
 
 
 class GrantKind(StrEnum):
@@ -107,7 +108,9 @@ class Grant:
         """What it opens, in one line."""
         if self.kind is GrantKind.OPEN:
             return "every public host"
-        return ", ".join(map(str, self.rules))
+        shown = [*map(str, self.rules[:_SHOWN])]
+        more = len(self.rules) - len(shown)
+        return ", ".join(shown) + (f" and {more} more" if more else "")
 
     @property
     def scope(self) -> str:

@@ -1,19 +1,24 @@
 """The real Claude Code in a container with nothing but `lo`: it answers, and stays as it was."""
 
+import json
 import os
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import pytest
 
 from tests.conftest import FindProgram
+from tests.support.waiting import until
 
 from .conftest import Launch
+from .rig.claude_code import PROMPT
 from .rig.containers import Containers
 from .rig.engine import EngineStorage, image_of
 from .rig.internet import Internet, Seen
 from .rig.messages_api import SPOKEN, MessagesApi, Turn, messages_api, using_tool
 from .rig.origin import Exchange
+from .rig.terminal import Terminal
 
 API = "api.anthropic.com"
 KEY = "sk-ant-api03-canary-of-the-owners-9b1f0c6e"
@@ -148,4 +153,67 @@ def test_claude_code_continues_its_conversation_after_stop_and_start(
     assert (ran.stdout.strip(), ran.returncode) == (SPOKEN, 0), ran.stderr
     (asked,) = messages(seen)
     assert b"a word to remember" in asked.body
+    assert sent_credentials(seen) == {("x-api-key", KEY)}
+
+
+# --- at a terminal
+
+# Past its first questions, in a new home.
+ANSWERED = {
+    "hasCompletedOnboarding": True,
+    "customApiKeyResponses": {"approved": [PLACEHOLDER[-20:]], "rejected": []},
+    "theme": "dark",
+    "projects": {"/workspace": {"hasTrustDialogAccepted": True}},
+}
+
+
+@pytest.fixture
+def terminal(
+    containers: Containers, tmp_path: Path, program: FindProgram
+) -> Iterator[Callable[..., Terminal]]:
+    """Return a function that opens Claude Code in the container "talk", in a terminal."""
+    program("tmux")
+    terminal = Terminal(tmp_path / "tmux", containers.environment(MY_KEY=KEY))
+
+    def talk(*words: str) -> Terminal:
+        run = containers.words("run", "--image", "agent", "--name", "talk", "--", "claude", *words)
+        terminal.start(containers.argv(run))
+        terminal.shows(PROMPT)
+        return terminal
+
+    write = ("run", "--image", "agent", "--name", "talk", "--", "sh", "-c", "cat >~/.claude.json")
+    wrote = containers(*write, given=json.dumps(ANSWERED), MY_KEY=KEY)
+    assert wrote.returncode == 0, wrote.stderr
+    yield talk
+    terminal.close()
+
+
+def test_claude_code_holds_a_conversation_at_a_terminal_and_continues_it_in_the_next_container(
+    containers: Containers, internet: Internet, terminal: Callable[..., Terminal]
+) -> None:
+    window = terminal()
+    window.resize(90, 30)
+    until(
+        lambda: any(len(line) == 90 for line in window.screen().splitlines()),
+        "a line as wide as the new window",
+    )
+    window.type("what is the answer")
+    window.shows(SPOKEN)
+    window.press("C-c")
+    window.shows("again to exit")
+    window.type("/exit")
+    until(window.ended, f"the end of Claude Code:\n{window.screen()}")
+    assert containers.listed() == {"talk": "stopped"}
+
+    with internet.watch() as seen:
+        terminal("--continue").shows(SPOKEN)
+        window.type("and why is that")
+        window.shows(SPOKEN, 2)
+        window.press("C-c")
+        window.shows("again to exit")
+        window.press("C-c")
+        until(window.ended, f"the end of Claude Code:\n{window.screen()}")
+
+    bodies = [one.body for one in messages(seen)]
+    assert any(b"what is the answer" in body and b"and why is that" in body for body in bodies)
     assert sent_credentials(seen) == {("x-api-key", KEY)}

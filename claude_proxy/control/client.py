@@ -108,6 +108,14 @@ class Proxy:
             fix="try again; see what runs with `claude-proxy status`",
         )
 
+    def serving_process(self) -> int:
+        """Return the process that serves its first worker, as the kernel says.
+
+        It may be suspended. UnreachableError if there is none.
+        """
+        with self._connected(0, PATIENCE_S) as sock:
+            return peer_of(sock).pid
+
     def is_alive(self) -> bool:
         """Return whether it still runs."""
         return any(one.name == self.name for one in places.living(self.path.parent.parent))
@@ -135,7 +143,7 @@ class Proxy:
         return UnreachableError(
             f"the proxy {self.name} cannot be asked: {why}",
             where=f"process {self.facts.pid}, {self.path}",
-            fix="try again; if it hangs, end it with `kill` and start it again",
+            fix=f"if it is suspended, resume it (fg); if it hangs: claude-proxy stop {self.name}",
         )
 
 
@@ -213,10 +221,7 @@ def choose(proxies: Iterable[Proxy], directory: Path, *, name: str | None = None
     if name is not None:
         return _named(known, name)
     if not known:
-        raise ControlError(
-            "no proxy of this user runs",
-            fix="start one: `claude-proxy serve`, or `claude-proxy run -- COMMAND`",
-        )
+        raise none_runs()
     if len(known) == 1:
         return known[0]
     for here in (
@@ -226,6 +231,14 @@ def choose(proxies: Iterable[Proxy], directory: Path, *, name: str | None = None
         if len(here) == 1:
             return here[0]
     raise AmbiguousError(known)
+
+
+def none_runs() -> ControlError:
+    """Return the error that there is nothing to ask."""
+    return ControlError(
+        "no proxy of this user runs",
+        fix="start one: `claude-proxy serve`, or `claude-proxy run -- COMMAND`",
+    )
 
 
 class AmbiguousError(ControlError):

@@ -7,18 +7,18 @@ is refused.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from claude_proxy.deferred.data_classes import dataclass
-from claude_proxy.errors import ClaudeProxyError
+from claude_proxy.errors import ClaudeProxyError, ConfigError, ConfigErrors
 
 REQUEST_BYTES = 64 * 1024
 ANSWER_BYTES = 1024 * 1024
 
 OK, MORE = "ok", "more"
 _OP = "op"
-_WHAT, _WHERE, _FIX = "what", "where", "fix"
+_WHAT, _WHERE, _FIX, _CODE, _PROBLEMS = "what", "where", "fix", "code", "problems"
 _SHOWN = 40  # characters of an operation that is unknown
 
 type Answer = Mapping[str, Any]
@@ -26,6 +26,20 @@ type Answer = Mapping[str, Any]
 
 class ControlError(ClaudeProxyError):
     """A running proxy could not be asked, or refused what was asked of it."""
+
+
+class RefusedError(ControlError):
+    """A running proxy refused what was asked of it, for one reason or several."""
+
+    def __init__(self, problems: Sequence[ControlError], *, is_config: bool) -> None:
+        first = problems[0]
+        super().__init__(first.what, where=first.where, fix=first.fix)
+        self.problems = tuple(problems)
+        self.exit_code = ConfigError.exit_code if is_config else ControlError.exit_code
+
+    def lines(self) -> list[str]:
+        """Return the lines of all problems."""
+        return [line for problem in self.problems for line in ClaudeProxyError.lines(problem)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +97,21 @@ def encode_answer(answer: Answer) -> bytes:
 
 
 def encode_refusal(error: ClaudeProxyError) -> bytes:
-    """Return a refusal as a line."""
-    return _line({OK: False, _WHAT: error.what, _WHERE: error.where, _FIX: error.fix})
+    """Return a refusal as a line, with as many of its problems as fit."""
+    problems: Sequence[ClaudeProxyError] = (error,)
+    if isinstance(error, ConfigErrors):
+        problems = error.problems
+    while True:
+        first, *more = (problem_of(one) for one in problems)
+        line = _line({OK: False, **first, _CODE: error.exit_code, _PROBLEMS: more})
+        if len(line) <= ANSWER_BYTES or not more:
+            return line
+        problems = problems[: len(problems) // 2]
+
+
+def problem_of(error: ClaudeProxyError) -> dict[str, str | None]:
+    """Return the parts of an error, as JSON has them."""
+    return {_WHAT: error.what, _WHERE: error.where, _FIX: error.fix}
 
 
 def decode_answer(line: bytes) -> dict[str, Any]:
@@ -92,10 +119,19 @@ def decode_answer(line: bytes) -> dict[str, Any]:
     found = _object(line, "the proxy's answer is not a JSON object on one line")
     if found.pop(OK, None) is True:
         return found
-    what = found.get(_WHAT)
-    if not isinstance(what, str):
+    more = found.get(_PROBLEMS)
+    told = [found, *(more if isinstance(more, list) else ())]
+    problems = [one for one in map(_problem_in, told) if one is not None]
+    if not problems:
         raise ControlError("the proxy's answer says neither yes nor no")
-    raise ControlError(what, where=_text(found.get(_WHERE)), fix=_text(found.get(_FIX)))
+    raise RefusedError(problems, is_config=found.get(_CODE) == ConfigError.exit_code)
+
+
+def _problem_in(found: object) -> ControlError | None:
+    what = found.get(_WHAT) if isinstance(found, dict) else None
+    if not isinstance(found, dict) or not isinstance(what, str):
+        return None
+    return ControlError(what, where=_text(found.get(_WHERE)), fix=_text(found.get(_FIX)))
 
 
 def unknown(op: str, known: Mapping[str, object]) -> ControlError:

@@ -10,13 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from claude_proxy.control.protocol import Answer
+from claude_proxy.control.protocol import Answer, problem_of
 from claude_proxy.proxy.connection import Services
 from claude_proxy.server.control_server import Call, ControlServer
 from claude_proxy.server.control_status import status_of, version_of
 from claude_proxy.server.gates import Gates
 from claude_proxy.server.prepared import Prepared
-from claude_proxy.server.reload import Reloader
+from claude_proxy.server.reload import NO_CHANGE, Reloader
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,14 @@ async def _status(engine: Engine, _: Call) -> Answer:
 async def _reload(engine: Engine, _: Call) -> Answer:
     """Read the policy again; the answer comes when it is in force in this worker."""
     change = await engine.reloader.apply_now()
-    return {"change": change, "version": version_of(engine.reloader.loaded.policy)}
+    loaded = engine.reloader.loaded
+    return {
+        "change": change,
+        "changed": change != NO_CHANGE,
+        "version": version_of(loaded.policy),
+        # Of the project's own file, which may only narrow.
+        "complaint": None if loaded.complaint is None else problem_of(loaded.complaint),
+    }
 
 
 async def _stop(engine: Engine, _: Call) -> Answer:

@@ -33,6 +33,7 @@ _POLL_INTERVAL_S = 0.25
 # one through mmap(2): after a load, and then now and again, what is in the files is compared.
 _VERIFY_AFTER_S = 2.0
 _VERIFY_EVERY_S = 30.0
+NO_CHANGE = "no rule changed"
 _MAX_LISTED = 10  # changes that are listed by name; the rest is only counted
 
 type RecordNotice = Callable[[Notice], None]
@@ -301,6 +302,6 @@ def _change(added: tuple[str, ...], removed: tuple[str, ...]) -> str:
         f"- {name}" for name in removed[:_MAX_LISTED]
     ]
     if not parts:
-        return "no rule changed"
+        return NO_CHANGE
     more = len(added) + len(removed) - len(parts)
     return ", ".join(parts) + (f" and {more} more" if more else "")

@@ -11,7 +11,7 @@ from claude_proxy.cli.main import main
         (["chek"], "did you mean check?"),
         (["alow", "a.test"], "did you mean allow?"),
         (["LOG"], "did you mean log?"),
-        (["status"], "claude-proxy service status"),
+        (["ps"], "claude-proxy status"),
         (["deny", "a.test"], "deny:"),
         (["sh"], "claude-proxy run -- sh"),
         (["qqqqqqqq"], "see `claude-proxy --help`"),

@@ -62,7 +62,13 @@ def _of_database(login: DatabaseLogin) -> str:
 
 def describe_restrictions(restrictions: ApiRestrictions) -> str:
     """Return the line for restrictions of an API."""
-    words = [_head(restrictions)]
+    limits = describe_limits(restrictions)
+    return f"{_head(restrictions)}; {limits}" if limits else _head(restrictions)
+
+
+def describe_limits(restrictions: ApiRestrictions) -> str:
+    """Return what restrictions limit, without their hosts."""
+    words = []
     for name, values in _limits(restrictions).items():
         more = len(values) - _NAMED
         shown = [*values[:_NAMED], f"and {more} more"] if more > 1 else values

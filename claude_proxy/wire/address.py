@@ -120,6 +120,22 @@ _ISATAP_MASK = 0xFCFFFFFF  # ignores the bits "universal" and "group" of the int
 _LOOPBACK = 1
 
 
+# The same prefixes as networks, and the other forms of `_carried`.
+_CARRYING = (
+    *(f"{IPv6Address(prefix << 32)}/96" for prefix in _CARRIERS),
+    *("64:ff9b:1::/48", "2001::/32", "2002::/16"),
+)
+
+
+def special_networks() -> tuple[Network, ...]:
+    """Return the networks whose addresses are of another kind than those around them.
+
+    Also those of IPv6 that embed an IPv4 address. Within a network without any of these, all
+    addresses are of one kind, apart from those of ISATAP.
+    """
+    return tuple(map(ip_network, sorted({*_SPECIAL, *_CARRYING} - {"::/0"})))
+
+
 def kind_of(address: Address) -> AddressKind:
     """Return the kind of `address`, or of the IPv4 address embedded in it."""
     return _kind(effective(address))

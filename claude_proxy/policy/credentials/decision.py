@@ -96,7 +96,7 @@ def decide_credential(
             return _MISPLACED
         provider = bound_by_provider(request.target, bindings)
         return _of_provider(provider, request, secrets) if provider else NO_CREDENTIAL
-    in_force = _in_force(bound, request)
+    in_force = in_force_at(bound, request)
     if not in_force:
         # Over plain HTTP or at another port, no login is expected.
         return _without_logins(bound, request, placeholders)
@@ -109,7 +109,7 @@ def decide_credential(
     return _injected(binding, binding.use, request, placeholders, held)
 
 
-def _in_force(bound: list[Binding], request: Request) -> list[Binding]:
+def in_force_at(bound: list[Binding], request: Request) -> list[Binding]:
     """Return the bindings that apply to the request; it is denied if there are several."""
     here = [binding for binding in bound if request.target.port in binding.ports]
     if request.scheme is Scheme.HTTP:

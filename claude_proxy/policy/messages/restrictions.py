@@ -60,7 +60,7 @@ class ApiRestrictions:
 
     def judge_head(self, request: Request) -> Reason | None:
         """Return why the head of the request is denied; None: it is allowed."""
-        if (self.paths is not None or self._judges_bodies) and is_ambiguous(request.path):
+        if (self.paths is not None or self.judges_bodies) and is_ambiguous(request.path):
             return Reason.AMBIGUOUS_PATH
         if not _may_use(self.paths, request.path):
             return Reason.ENDPOINT_NOT_ALLOWED
@@ -76,7 +76,7 @@ class ApiRestrictions:
         """Return whether the body of the request must be judged before any of it leaves."""
         # Servers may accept other spellings of the path: judging too many bodies is safer than
         # missing one.
-        return self._judges_bodies and _is_inference(folded(request.path)) is not None
+        return self.judges_bodies and _is_inference(folded(request.path)) is not None
 
     def judge_body(self, request: Request, body: bytes, allows_url: AllowsUrl) -> Reason | None:
         """Return why the body of the request is denied; None: it is allowed."""
@@ -127,7 +127,8 @@ class ApiRestrictions:
                 return False
 
     @property
-    def _judges_bodies(self) -> bool:
+    def judges_bodies(self) -> bool:
+        """Whether bodies are judged, so that ambiguous paths are denied."""
         lists = (self.models, self.beta, self.server_tools)
         return any(each is not None for each in lists) or not (
             self.mcp_servers.every and self.sources.every

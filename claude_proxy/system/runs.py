@@ -54,10 +54,12 @@ def base_of(environ: Mapping[str, str]) -> Path:
 def bases_of(environ: Mapping[str, str]) -> tuple[Path, ...]:
     """Return every directory that `base_of` may have named for a process of this user.
 
-    A service is started with other variables than a terminal.
+    A service is started without the variable that a terminal has. Who names a directory of their
+    own with it means that one alone.
     """
-    usual = Path(f"/run/user/{os.geteuid()}/claude-proxy")
-    return tuple(dict.fromkeys((base_of(environ), usual, _without_runtime_directory())))
+    own = base_of(environ)
+    usual = (Path(f"/run/user/{os.geteuid()}/claude-proxy"), _without_runtime_directory())
+    return tuple(dict.fromkeys((own, *usual))) if own in usual else (own,)
 
 
 def _without_runtime_directory() -> Path:

@@ -1,7 +1,9 @@
 """What the tests of commands share."""
 
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import claude_proxy
 from claude_proxy.cli import main
 from claude_proxy.config.settings import Settings
 from tests.cli.services import Run
+from tests.support.control import Running
 
 type Served = Callable[..., Settings]
 
@@ -63,3 +66,14 @@ def key(tmp_path: Path) -> Path:
     file.write_text("sk-ant-api03-canary\n")
     file.chmod(0o600)
     return file
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
+    """A machine on which no proxies run but those that the test starts."""
+    with tempfile.TemporaryDirectory(prefix="control-") as name, ExitStack() as stack:
+        machine = Running(Path(name), stack)
+        for variable, value in machine.environ.items():
+            monkeypatch.setenv(variable, value)
+        monkeypatch.setenv("CLAUDE_PROXY_STATEDIR", str(Path(name) / "state"))
+        yield machine

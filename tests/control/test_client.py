@@ -1,10 +1,7 @@
 """The control client: which proxy is meant, and what is said when one does not answer."""
 
-import json
 import os
-import socket
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -15,66 +12,13 @@ from claude_proxy.control.client import AmbiguousError, Proxy, UnreachableError
 from claude_proxy.control.protocol import ControlError, ProxyFacts
 from claude_proxy.errors import ConfigError
 from claude_proxy.system.peer_credentials import Peer
-
-type Answers = Callable[[dict[str, object]], bytes]
-
-
-def facts(name: str, *, project: str = "", workers: int = 1, pid: int = 7) -> ProxyFacts:
-    kind, run = ("run", name) if project else ("serve", "")
-    return ProxyFacts(name, kind, pid, 1.0, workers, run, "sh", project)
-
-
-class Running:
-    """Proxies that run, as threads of this process."""
-
-    def __init__(self, base: Path, stack: ExitStack) -> None:
-        self.environ = {"XDG_RUNTIME_DIR": str(base)}
-        self._base = base / "claude-proxy"
-        self._stack = stack
-
-    def starts(self, given: ProxyFacts, *answers: Answers) -> None:
-        place = places.claim(self._base, given.name)
-        place.write(protocol.encode_facts(given))
-        self._stack.callback(place.remove)
-        for worker, answer in enumerate(answers):
-            self._serve(place.listen(worker), answer)
-
-    def _serve(self, sock: socket.socket, answer: Answers) -> None:
-        sock.setblocking(True)
-
-        def serve() -> None:
-            while True:
-                try:
-                    peer, _ = sock.accept()
-                except OSError:
-                    return
-                with peer:
-                    line = peer.makefile("rb").readline()
-                    if line:  # some only connect
-                        peer.sendall(answer(json.loads(line)))
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-
-        def end() -> None:
-            sock.shutdown(socket.SHUT_RDWR)
-            thread.join()
-            sock.close()
-
-        self._stack.callback(end)
-
-    def one(self, name: str) -> Proxy:
-        return client.choose(client.find(self.environ), Path("/"), name=name)
+from tests.support.control import Running, facts, says
 
 
 @pytest.fixture
 def running(base: Path) -> Iterator[Running]:
     with ExitStack() as stack:
         yield Running(base, stack)
-
-
-def says(**answer: object) -> Answers:
-    return lambda _: protocol.encode_answer(answer)
 
 
 def echo(request: dict[str, object]) -> bytes:
@@ -132,7 +76,7 @@ def test_no_answer_is_an_error_that_the_user_can_read(running: Running, answer: 
 
 
 def test_who_never_answers_is_given_up(running: Running) -> None:
-    place = places.claim(running._base, "web")
+    place = places.claim(running.base, "web")
     place.write(protocol.encode_facts(facts("web")))
     with place.listen(0), pytest.raises(UnreachableError, match="does not answer"):
         running.one("web").ask("status", patience_s=0.05)
@@ -222,7 +166,7 @@ def test_a_directory_that_others_can_enter_is_an_error(base: Path) -> None:
 
 def test_facts_that_cannot_be_read_hide_nothing_else(running: Running) -> None:
     running.starts(facts("web"), echo)
-    place = places.claim(running._base, "odd")
+    place = places.claim(running.base, "odd")
     place.write(b"{not json")
 
     found = client.find(running.environ)

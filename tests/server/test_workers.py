@@ -1,5 +1,6 @@
 """Workers: several processes are one proxy, from the first to the last."""
 
+import math
 import os
 import re
 import select
@@ -214,6 +215,7 @@ def test_a_worker_that_ends_again_and_again_ends_the_proxy(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(workers, "_FIRST_PAUSE_S", 0)
+    monkeypatch.setattr(workers, "_SHORT_LIFE_S", math.inf)  # a busy machine forks slowly
 
     def work(slot: WorkerSlot) -> None:
         report_ready(slot)

@@ -1,6 +1,9 @@
 """What a container leaves to be told, and starts that fail, with real podman."""
 
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +14,11 @@ from .rig.containers import Containers
 from .rig.engine import EngineStorage, image_of
 from .rig.launch import Launches
 
+# An engine that fails before it has called the hook.
+FAILING = """#!/bin/sh
+case " $* " in *" run "*) echo "Error: out of locks" >&2; exit 125;; esac
+exec {podman} "$@"
+"""
 WRITES = "echo '{}' > .mcp.json"
 
 
@@ -46,15 +54,49 @@ def test_what_ends_a_container_in_the_background_says_what_it_changed(
     assert ".mcp.json" not in containers("list").stderr
 
 
+def recorded(containers: Containers) -> dict[str, str]:
+    """Return how each run ended, as the audit log has it by now."""
+    with closing(sqlite3.connect(containers.statedir / "audit.sqlite3")) as database:
+        rows = database.execute("SELECT run, text FROM notice WHERE kind = 'run-end'").fetchall()
+    return {name: text.partition(": ")[2] for name, text in rows}
+
+
+@pytest.mark.parametrize("more", [["--rm"], [], ["--detach"]], ids=["rm", "kept", "detached"])
+def test_the_end_of_a_run_whose_command_is_not_there_is_recorded_before_the_error_is_said(
+    containers: Containers, more: list[str]
+) -> None:
+    ran = containers("run", "--image", "box", "--name", "web", *more, "--", "nosuchcmd")
+
+    assert ran.returncode == 127
+    assert recorded(containers) == {"web": "its container was not started: exit code 127"}
+
+
+def test_the_end_of_a_run_whose_engine_fails_is_recorded(
+    containers: Containers, tmp_path: Path
+) -> None:
+    tmp_path.chmod(0o755)
+    failing = tmp_path / "podman"
+    failing.write_text(FAILING.format(podman=containers.storage.podman), "utf-8")
+    failing.chmod(0o755)
+    path = f"{tmp_path}:{containers.environment()['PATH']}"
+
+    ran = containers("run", "--image", "box", "--name", "web", "--", "sh", PATH=path)
+
+    assert (ran.returncode, "out of locks" in ran.stderr) == (1, True)
+    assert recorded(containers) == {"web": "its container was not started: exit code 1"}
+
+
 @pytest.mark.parametrize("more", [[], ["--rm"]])
 def test_list_says_what_a_container_changed_that_ended_by_itself(
     containers: Containers, more: list[str]
 ) -> None:
     words = ["--image", "box", "--name", "web", "--detach", *more, "--", "sh", "-c", WRITES]
-    assert containers("run", *words).returncode == 0
+    ran = containers("run", *words)
+    assert ran.returncode == 0, ran.stderr
     until(lambda: containers.listed().get("web") in {None, "stopped"}, "its end")
 
-    until(lambda: ".mcp.json" in containers("list").stderr, "the line")
+    # A command that is over before its start has been said is told of by that.
+    until(lambda: ".mcp.json" in ran.stderr + containers("list").stderr, "the line")
 
 
 def test_a_command_that_is_not_there_is_said_as_exec_says_it(containers: Containers) -> None:

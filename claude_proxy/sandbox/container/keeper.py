@@ -93,11 +93,16 @@ class Keeper:
         self._exit_code: int | None = None
         self._is_over = False
         self._is_recorded = False  # its start is in the audit log
+        self._is_failed = False  # the launcher says that CMD was not started
 
     def keep(self) -> None:
         """Start everything, let the container start, and serve it until its end."""
         try:
             init = self._start()
+        except ClaudeProxyError as error:
+            self._exit_code = error.exit_code if self._exit_code is None else self._exit_code
+            self._end_start()
+            raise
         except BaseException:
             self._end_start()
             raise
@@ -106,8 +111,6 @@ class Keeper:
             if self._wall is not None and init >= 0:
                 self._wall.begin(self._pid, self._run_directory, self._log, self._stack)
             self._launcher.tell("walled")
-            if self._task.detached:
-                self._launcher.drop()
             while not self._is_over:
                 now = time.monotonic()
                 for helper in self._helpers:
@@ -143,7 +146,8 @@ class Keeper:
         return init
 
     def _give_up(self, _descriptor: int) -> None:
-        """End with the launcher, which says nothing before the container has started."""
+        """End with the launcher, which is gone, or says that the engine has failed."""
+        self._hear_launcher()
         raise ClaudeProxyError("the start was given up")
 
     def _enter(self) -> int:
@@ -318,8 +322,11 @@ class Keeper:
     def _hear_launcher(self) -> None:
         """Hear the exit code; a launcher that is gone does not end the container."""
         said = self._launcher.hear()
-        if said is not None and said["order"] == "exit":
+        if said is not None and said["order"] == "leave":
+            self._launcher.drop()
+        elif said is not None:
             self._exit_code, self._is_over = int(said["code"]), True
+            self._is_failed = said["order"] == "failed"
 
     def _serve_order(self) -> None:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
@@ -355,7 +362,8 @@ class Keeper:
             self._is_recorded |= proxy.start_error is None and not self._task.goes_on
         self._end_helpers()
         if self._is_recorded:
-            self._record("its container was not started")
+            self._is_failed = True
+            self._record_end()
 
     def _end(self) -> None:
         """Record the end, end the helpers, and tell the launcher what is left to say."""
@@ -398,11 +406,12 @@ class Keeper:
 
     def _record_end(self) -> None:
         code = self._exit_code
-        if code is None:
+        if code is None and not self._is_failed:
             with contextlib.suppress(ClaudeProxyError):
                 state = self._task.engine.inspect(self._task.name)
                 code = None if state is None else state.exit_code
-        self._record("its exit code is unknown" if code is None else f"exit code {code}")
+        what = "its exit code is unknown" if code is None else f"exit code {code}"
+        self._record(f"its container was not started: {what}" if self._is_failed else what)
 
     def _record(self, what: str) -> None:
         """Record the end of the run."""

@@ -39,17 +39,13 @@ class KeeperChannel:
     def wait_for(self, event: str, say: Reporter) -> Mapping[str, Any]:
         """Wait for an event and return it; raise the error that comes instead."""
         while True:
-            try:
-                data = self._channel.recv(MESSAGE_LIMIT)
-            except OSError:
-                data = b""
-            if not data:
+            said = self._next()
+            if said is None:
                 raise KeeperEndedError(
                     "the process that keeps the container's proxy has ended",
                     where=f"process {self.pid}",
                     fix="give the container its proxy again: claude-proxy container start NAME",
                 )
-            said = json.loads(data)
             if said["event"] == "say":
                 say(str(said["line"]))
             elif said["event"] == "failed":
@@ -59,6 +55,28 @@ class KeeperChannel:
                 raise error or ClaudeProxyError(str(said["error"]))
             elif said["event"] == event:
                 return dict(said)
+
+    def fail(self, exit_code: int, say: Reporter) -> None:
+        """Tell the keeper that CMD was not started, and wait until it has recorded that."""
+        self.send("failed", code=exit_code)
+        while (said := self._next()) is not None and said["event"] != "ended":
+            if said["event"] == "say":
+                say(str(said["line"]))
+
+    def leave(self, say: Reporter) -> None:
+        """Leave the keeper alone, once it has said what it has to say by now."""
+        self.send("leave")
+        while (said := self._next()) is not None:
+            if said["event"] == "say":
+                say(str(said["line"]))
+
+    def _next(self) -> Mapping[str, Any] | None:
+        """Return what the keeper says next; None: it has ended."""
+        try:
+            data = self._channel.recv(MESSAGE_LIMIT)
+        except OSError:
+            data = b""
+        return dict(json.loads(data)) if data else None
 
     def send(self, order: str, **more: object) -> None:
         """Tell the keeper something; nothing if it has ended."""

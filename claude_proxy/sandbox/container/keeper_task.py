@@ -26,7 +26,6 @@ class KeeperTask:
     hook: HookFiles | None = None  # None: the container runs already, as process `pid`
     pid: int = 0
     way: "WayTask | None" = None  # what is set up before the container starts, without a hook
-    detached: bool = False
     attended: bool = False  # its launcher waits for its end, with the terminal
     removed: StoredContainer | None = None  # what is forgotten when it has ended
     project: "WalledProject | None" = None

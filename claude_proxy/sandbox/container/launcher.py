@@ -512,7 +512,6 @@ def _start(
         image_digest=prepared.image.digest,
         hook=hook,
         way=way,
-        detached=detached and way is None,
         attended=not detached,
         removed=stored if spec.remove else None,
         project=call.project,
@@ -523,6 +522,7 @@ def _start(
             try:
                 keeper.wait_for("ready", say)
             except ClaudeProxyError as error:
+                keeper.fail(error.exit_code, say)
                 raise NotStartedError(error) from error
         attached = Attached(engine, engine.words(*words), keeper, hook, quiet=detached)
         with contextlib.closing(attached):
@@ -537,9 +537,11 @@ def _start(
                     lambda number: _end_deaf(engine, stored, number, say),
                 )
             except ClaudeProxyError as error:
+                keeper.fail(error.exit_code, say)
                 raise NotStartedError(error) from error
             if detached:
                 keeper.wait_for("walled", say)
+                keeper.leave(say)
                 return code
             keeper.send("exit", code=code)
         try:
@@ -608,13 +610,13 @@ def _keep_running(  # noqa: PLR0913 - what is known of it
             removed=stored if stored.remove else None,
             pid=state.pid,
             way=way,
-            detached=True,
             project=project,
         )
     )
     with contextlib.closing(channel):
         _leave_clone(prepared)
         channel.wait_for("walled", say)
+        channel.leave(say)
     return 0
 
 

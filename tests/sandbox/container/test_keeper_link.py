@@ -52,6 +52,41 @@ def test_an_error_of_the_keeper_is_the_launchers_error(ends: Ends) -> None:
     assert (caught.value.where, caught.value.fix) == ("there", "this")
 
 
+def test_a_failure_is_told_to_the_keeper_whose_end_is_waited_for(ends: Ends) -> None:
+    channel, link = ends
+    said: list[str] = []
+    link.fail(ConfigError("the start was given up"))
+    link.say("warning: one")
+    link.tell("ended")
+
+    channel.fail(127, said.append)
+
+    assert link.hear() == {"order": "failed", "code": 127}
+    assert said == ["warning: one"]
+
+
+def test_a_failure_is_told_to_nobody_if_the_keeper_has_ended(ends: Ends) -> None:
+    channel, link = ends
+    link.drop()
+
+    channel.fail(1, print)
+
+
+def test_a_keeper_is_left_when_it_has_said_all_that_it_had_to_say(ends: Ends) -> None:
+    channel, link = ends
+    said: list[str] = []
+    link.say("note: one")
+    leaving = threading.Thread(target=channel.leave, args=(said.append,))
+    leaving.start()
+
+    assert link.hear() == {"order": "leave"}
+    link.say("note: two")
+    link.drop()
+    leaving.join()
+
+    assert said == ["note: one", "note: two"]
+
+
 def test_a_keeper_that_is_gone_is_an_error_and_hears_nothing(ends: Ends) -> None:
     channel, link = ends
     link.drop()

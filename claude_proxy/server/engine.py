@@ -219,6 +219,7 @@ async def _run(prepared: Prepared) -> None:
     door: ControlDoor | None = None
     try:
         await listeners.accepting()
+        door = open_door(prepared, lambda: _control(prepared, services, gates, reloader, grants))
         collection.spare_what_exists()
         if prepared.slot.replaces is None:
             prepared.news.ready()
@@ -229,7 +230,6 @@ async def _run(prepared: Prepared) -> None:
             text = f"{prepared.slot.replaces}; process {os.getpid()} replaces it"
             with contextlib.suppress(AuditError):  # it shows at the next decision
                 prepared.store.record(Notice(0, "worker-replaced", text))
-        door = open_door(prepared, lambda: _control(prepared, services, gates, reloader, grants))
         await stop.wait()
         prepared.news.stopping()
         prepared.announce("Stopping: no new connections; open ones may finish.")

@@ -37,6 +37,7 @@ EMPTY: dict[str, Any] = {
     "key": "no key",
     "canaries": {},
     "sockets": [],
+    "control": {"directories": {}, "sockets": []},
     "processes": [],
     "secret": "no secret",
     "hidden": {},

@@ -60,6 +60,7 @@ ATTACKS: tuple[Attack, ...] = (
     Attack("unix-abstract", "abstract Unix sockets", AttackGroup.NETWORK),
     Attack("unix-paths", "Unix sockets: agents, docker, D-Bus", AttackGroup.NETWORK),
     Attack("unix-ways", "Unix sockets: links, races, binds", AttackGroup.NETWORK),
+    Attack("control-sockets", "commands of the owner to proxies", AttackGroup.NETWORK),
     Attack("nested-namespaces", "new namespaces", AttackGroup.KERNEL),
     Attack("foreign-calls", "32-bit and x32 system calls", AttackGroup.KERNEL),
     Attack("io-uring", "sockets by io_uring", AttackGroup.KERNEL),

@@ -20,7 +20,7 @@ from claude_proxy.config import policy_files
 from claude_proxy.doctor.attack import catalogue
 from claude_proxy.doctor.attack.canaries import Canaries
 from claude_proxy.doctor.attack.catalogue import AttackResult, Observation
-from claude_proxy.doctor.attack.run import changed, identities, usual_sockets
+from claude_proxy.doctor.attack.run import changed, control_places, identities, usual_sockets
 from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.sandbox.container import keeper_link, second_container
 from claude_proxy.sandbox.container.engine import Engine
@@ -108,6 +108,7 @@ def _parameters(
         "denied_host": _DENIED,
         "canaries": canaries.facts(),
         "sockets": [path for path in sockets if path],
+        "control": control_places(target.environ),
         "processes": list(_processes(status, canaries)),
         "secret": canaries.token,
         "key": canaries.token,

@@ -25,6 +25,7 @@ from claude_proxy.audit.database import database_in
 from claude_proxy.config import policy_files
 from claude_proxy.config.allowlist.writer import entry_of, facts_of
 from claude_proxy.config.settings import TcpListen
+from claude_proxy.control import places
 from claude_proxy.doctor.attack import catalogue
 from claude_proxy.doctor.attack.canaries import Canaries
 from claude_proxy.doctor.attack.catalogue import AttackResult, Observation
@@ -45,7 +46,7 @@ from claude_proxy.sandbox.plan.protected_paths import protected
 from claude_proxy.sandbox.run_directory import SOCKET, start_time_of
 from claude_proxy.sandbox.run_spec import RunSpec
 from claude_proxy.sandbox.runner import Sandbox, live_sandbox
-from claude_proxy.system.runs import base_of
+from claude_proxy.system.runs import CONTROL, base_of, bases_of
 from claude_proxy.trust.certificate_authority import CertificateAuthority
 from claude_proxy.trust.published_certificate import AUTHORITY_FILE
 from claude_proxy.wire.authority import Authority
@@ -101,6 +102,8 @@ def attack(target: AttackTarget) -> list[AttackResult]:
         pipes = (subprocess.PIPE,) * 3
         with live_sandbox(run_spec, streams=pipes) as sandbox, host or nullcontext():
             setup = _AttackSetup(target, run_spec, canaries, server, sandbox, key, host)
+            if sandbox.proxy_process is not None:
+                sandbox.proxy_process.wait_until_ready()  # it has a control socket then
             guarded = identities(setup.guarded())
             reports = _reports_of(sandbox, setup.parameters(guarded))
             changed_files = changed(guarded)
@@ -333,6 +336,7 @@ class _AttackSetup:
                 *usual_sockets(self.target.home, self.target.environ),
                 str(self.sandbox.run_directory / SOCKET),
             ],
+            "control": control_places(self.target.environ),
             "processes": list(self._processes()),
             "secret": self.canaries.token,
             "hidden": identities(hidden),
@@ -413,6 +417,20 @@ def usual_sockets(home: Path, environ: Mapping[str, str]) -> list[str]:
         str(base_of(dict(environ))),
     ]
     return list(dict.fromkeys(name for name in named if name))
+
+
+def control_places(environ: Mapping[str, str]) -> dict[str, Any]:
+    """Return where the control sockets of this user's proxies are, and all that there are now."""
+    bases = bases_of(environ)
+    sockets = []
+    for base in bases:
+        with suppress(OSError, ClaudeProxyError):
+            sockets += [
+                str(found.path / places.socket_name(worker))
+                for found in places.living(base)
+                for worker in found.workers
+            ]
+    return {"directories": identities(base / CONTROL for base in bases), "sockets": sockets}
 
 
 def _reports_of(sandbox: Sandbox, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from typing import IO, Any
 if not __package__:  # run by its path: add the package's directory, after the standard library
     sys.path.append(os.path.abspath(os.path.join(os.path.dirname(__file__), *[os.pardir] * 4)))  # noqa: PTH100, PTH118, PTH120
 
+from claude_proxy.doctor.attack.probes.control_sockets import control_sockets
 from claude_proxy.doctor.attack.probes.credentials import (
     echoed_keys,
     foreign_keys,
@@ -103,6 +104,7 @@ ATTACKS: dict[str, Callable[[Spec], Iterable[Try]]] = {
     "unix-abstract": unix_abstract,
     "unix-paths": unix_paths,
     "unix-ways": unix_ways,
+    "control-sockets": control_sockets,
     "io-uring": io_uring,
     "foreign-calls": foreign_calls,
     "nested-namespaces": nested_namespaces,

@@ -31,6 +31,17 @@ def policies(context: click.Context, _param: click.Parameter, begun: str) -> lis
     return found
 
 
+def policies_and_files(
+    context: click.Context, param: click.Parameter, begun: str
+) -> list[CompletionItem]:
+    """Return the policies, the words for the lists, and what tells the shell to add files."""
+    if os.sep in begun:
+        return [CompletionItem(begun, type="file")]
+    words = [word for word in ("allowlist", "shipped") if word.startswith(begun)]
+    found = [*policies(context, param, begun), *map(CompletionItem, words)]
+    return found or [CompletionItem(begun, type="file")]
+
+
 def presets(context: click.Context, _param: click.Parameter, begun: str) -> list[CompletionItem]:
     """Return the presets, shipped and own."""
     from claude_proxy.config.owner_files import OwnerFiles  # noqa: PLC0415 - as above

@@ -2,23 +2,25 @@
 
 import difflib
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
 import click
 
-from claude_proxy.cli import entry_warnings
+from claude_proxy.cli import difference_lines, entry_warnings
 from claude_proxy.cli.list_edit import EditedList, is_about, network_text, rule_of
 from claude_proxy.config.allowlist import loader
 from claude_proxy.config.allowlist.edit import AllowEntry, Entry, PresetEntry
 from claude_proxy.config.strict_yaml.nodes import harmless
 from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.policy import coverage
+from claude_proxy.policy.difference import Difference, difference
 from claude_proxy.policy.methods import METHODS
 from claude_proxy.policy.policy import Policy
 from claude_proxy.policy.rules import RawScheme, Rule
 
 _SHOWN = 3  # rules that an entry widens
+_SHOWN_OPENINGS = 20
 
 
 def print_change(before: str, after: str, edited: EditedList) -> None:
@@ -48,17 +50,32 @@ def report(
                 f"  permits: the {rules} of the preset {entry.name} "
                 f"(claude-proxy presets {entry.name})"
             )
+    said = set()
     for rule in added:
         if rule.source.preset is None:
+            said.add(permitted(rule))
             click.echo(f"  permits: {permitted(rule)}")
         for narrower in list(coverage.widened(old.allow, rule))[:_SHOWN]:
             place = harmless(str(narrower.source))
             click.echo(f"  wider than before: until now {narrower} ({place})")
+    _report_opened(difference(old, new), said)
     for entry in wanted:
         if isinstance(entry, AllowEntry) and entry.paths and _is_pasted_path(entry):
             _report_only_path(entry, new, edited)
     for warning in _warnings(wanted, new, edited):
         click.echo(f"warning: {warning}", err=True)
+
+
+def _report_opened(change: Difference, said: Collection[str]) -> None:
+    """Say exactly what is opened, as far as the entries themselves do not."""
+    if not change.opens and not change.asks:
+        click.echo(f"  {difference_lines.NOTHING}")
+    for word, found in (("opens", change.opens), ("asks about", change.asks)):
+        lines = [text for each in found if (text := harmless(str(each))) not in said]
+        for line in lines[:_SHOWN_OPENINGS]:
+            click.echo(f"  {word}: {line}")
+        if (more := len(lines) - _SHOWN_OPENINGS) > 0:
+            click.echo(f"  {word} {more} more")
 
 
 def _report_only_path(entry: AllowEntry, policy: Policy, edited: EditedList) -> None:

@@ -48,6 +48,7 @@ COMMANDS = {
     "gateway": "Run an endpoint of the Anthropic API that holds the key.",
     "config": "Show the settings in force, or check the configuration files.",
     "check": "Show what the allowlist decides about a URL.",
+    "diff": "Show what one policy allows and another does not.",
     "allow": "Add hosts to the allowlist, or remove them.",
     "grants": "List the grants in force.",
     "revoke": "Revoke grants: what only they allowed is closed at once.",

@@ -7,9 +7,10 @@ expressions, this is exact: no line means that nothing is opened. Pure.
 
 from collections.abc import Collection, Iterable, Iterator
 
-from claude_proxy.deferred.data_classes import dataclass
+from claude_proxy.deferred.data_classes import dataclass, replace
 from claude_proxy.policy.comparison import addresses, openings
 from claude_proxy.policy.comparison.apis import more_capabilities
+from claude_proxy.policy.comparison.folding import folded, folds
 from claude_proxy.policy.comparison.host_tree import (
     ALLOWED_NAMES,
     HostNode,
@@ -27,17 +28,18 @@ from claude_proxy.policy.comparison.openings import (
     Unseen,
     What,
 )
+from claude_proxy.policy.comparison.ports import joined, parts_of_ports, port_of
 from claude_proxy.policy.comparison.request_sets import more_requests
 from claude_proxy.policy.comparison.sides import Host, Side, is_unseen
-from claude_proxy.policy.comparison.values import Places, PortSet
+from claude_proxy.policy.comparison.values import Places
 from claude_proxy.policy.credentials.binding import SAME_ACCOUNTS
 from claude_proxy.policy.decision import Decision
 from claude_proxy.policy.patterns import HostPattern
 from claude_proxy.policy.policy import Policy
 from claude_proxy.policy.request import Scheme
-from claude_proxy.policy.rules import WEB_PORTS, RawScheme, RuleScheme
+from claude_proxy.policy.rules import RawScheme, RuleScheme
 from claude_proxy.policy.summary import describe_limits
-from claude_proxy.wire.authority import MAX_PORT, Authority
+from claude_proxy.wire.authority import Authority
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +48,18 @@ class Difference:
 
     opens: tuple[Opening, ...] = ()
     closes: tuple[Opening, ...] = ()
+    asks: tuple[Opening, ...] = ()  # what is opened once the owner has said yes to it
 
 
 def difference(old: Policy, new: Policy) -> Difference:
     """Return what `new` allows and `old` does not, and the other way round."""
-    return Difference(opened(old, new), opened(new, old))
+    opens = opened(old, new)
+    asks: tuple[Opening, ...] = ()
+    if new.ask:
+        known = set(opens)
+        answered = opened(old.as_answered(), new.as_answered())
+        asks = tuple(each for each in answered if each not in known)
+    return Difference(opens, opened(new, old), asks)
 
 
 def opened(old: Policy, new: Policy) -> tuple[Opening, ...]:
@@ -58,15 +67,24 @@ def opened(old: Policy, new: Policy) -> tuple[Opening, ...]:
     before, after = Side(old), Side(new)
     accounts = SAME_ACCOUNTS if old.credentials or new.credentials else ()
     nodes = host_tree((*before.patterns(), *after.patterns()), accounts)
-    found: dict[tuple[What, Places], list[HostNode]] = {}
-    for node in nodes:
-        if node.host is not None:
-            for what, places in _opened_at(node.host, before, after):
-                found.setdefault((what, places), []).append(node)
+    found = {
+        node: some
+        for node in nodes
+        if node.host is not None and (some := _opened_at(node.host, before, after))
+    }
+    fold = folded(nodes, found, before, after)
+    together: dict[tuple[What, Places], list[HostNode]] = {}
+    for node, some in fold.found.items():
+        for pair in some:
+            together.setdefault(pair, []).append(node)
     lines = [
         Opening(what, hosts, places)
-        for (what, places), some in found.items()
-        for hosts in host_sets(some)
+        for (what, places), some_nodes in together.items()
+        for hosts in host_sets(some_nodes)
+    ]
+    lines = [
+        replace(each, partly=fold.partly_under(each)) if folds(each.what) else each
+        for each in lines
     ]
     lines += _opened_to_names(old, new, nodes)
     return tuple(sorted(lines, key=lambda each: each.sort_key))
@@ -80,14 +98,14 @@ def _opened_at(host: str, before: Side, after: Side) -> list[tuple[What, Places]
     old, new = before.at(host), after.at(host)
     if old.says() == new.says() or not new.allow:
         return []
-    parts = _parts_of_ports((*old.ports(), *new.ports()))
+    parts = parts_of_ports((*old.ports(), *new.ports()))
     found: dict[What, dict[RuleScheme, set[int]]] = {}
-    for at, (ports, others) in enumerate(parts):
-        port = _unnamed_port(ports) if others else min(ports)
+    for at, part in enumerate(parts):
+        port = port_of(part)
         for scheme, what in _opened_on(Authority.of(host, port), old, new):
             found.setdefault(what, {}).setdefault(scheme, set()).add(at)
     return [
-        (what, tuple((scheme, _joined(parts, some)) for scheme, some in sorted(places.items())))
+        (what, tuple((scheme, joined(parts, some)) for scheme, some in sorted(places.items())))
         for what, places in found.items()
     ]
 
@@ -180,10 +198,10 @@ def _is_of_this_machine(target: Authority, host: Host) -> bool:
 
 
 def _opened_to_names(old: Policy, new: Policy, nodes: Collection[HostNode]) -> Iterator[Opening]:
-    parts = _parts_of_ports((*addresses.denied_ports((old, new)), *_all_ports(old, new)))
+    parts = parts_of_ports((*addresses.denied_ports((old, new)), *_all_ports(old, new)))
     found: dict[tuple[RuleScheme, tuple[HostSet, ...]], set[int]] = {}
-    for at, (ports, others) in enumerate(parts):
-        port = _unnamed_port(ports) if others else min(ports)
+    for at, part in enumerate(parts):
+        port = port_of(part)
         for raw in (False, True):
             more = addresses.more_for_every_name(old, new, port, raw=raw)
             if more and _is_any_name_allowed(old, new, nodes, port, raw=raw):
@@ -191,7 +209,7 @@ def _opened_to_names(old: Policy, new: Policy, nodes: Collection[HostNode]) -> I
                 found.setdefault((scheme, more), set()).add(at)
     everyone = HostSet(HostPattern.every(), (), frozenset({ALLOWED_NAMES}))
     for (scheme, networks), some in found.items():
-        yield Opening(Addresses(networks), everyone, ((scheme, _joined(parts, some)),))
+        yield Opening(Addresses(networks), everyone, ((scheme, joined(parts, some)),))
 
 
 def _all_ports(old: Policy, new: Policy) -> Iterator[frozenset[int]]:
@@ -212,39 +230,3 @@ def _is_any_name_allowed(
         if target.address is None and all(each.allowed and each.raw == raw for each in decisions):
             return True
     return False
-
-
-# --- ports
-
-type _Part = tuple[frozenset[int], bool]  # ports, or all but these
-
-
-def _parts_of_ports(sets: Iterable[frozenset[int]]) -> list[_Part]:
-    """Return all ports in parts that none of `sets` tells apart, the unnamed ones last."""
-    distinct = list(dict.fromkeys(sets))
-    members: dict[int, int] = {}
-    for at, ports in enumerate(distinct):
-        for port in ports:
-            members[port] = members.get(port, 0) | 1 << at
-    parts: dict[tuple[int, bool], set[int]] = {}
-    for port, member in members.items():
-        # Nothing but TLS and HTTP goes to these.
-        parts.setdefault((member, port in WEB_PORTS), set()).add(port)
-    named = [(frozenset(ports), False) for ports in parts.values()]
-    return [*named, *([(frozenset(members), True)] if len(members) < MAX_PORT else [])]
-
-
-def _unnamed_port(named: Collection[int]) -> int:
-    unusual = (port for port in range(MAX_PORT, 0, -1) if port not in named)
-    return next(port for port in unusual if port not in WEB_PORTS or len(named) >= MAX_PORT - 1)
-
-
-def _joined(parts: list[_Part], some: Collection[int]) -> PortSet:
-    """Return the ports of some parts."""
-    last = len(parts) - 1
-    if parts[last][1] and last in some:
-        missing = (
-            ports for at, (ports, others) in enumerate(parts) if at not in some and not others
-        )
-        return PortSet(frozenset().union(*missing), others=True)
-    return PortSet(frozenset().union(*(parts[at][0] for at in some)))

@@ -104,13 +104,15 @@ class Opening:
     what: What
     hosts: HostSet
     places: Places
-    # On these of the hosts, the old policy allows a part of it, and this is what was missing.
-    partly: "tuple[Opening, ...]" = ()
+    partly: "tuple[Partly, ...]" = ()  # hosts of these where the other policy allows some of it
 
     def __str__(self) -> str:
         if isinstance(self.what, Addresses):
             return f"{self.what} {self.hosts}{_but(self.hosts.but)}{_of_ports(self.places)}"
-        return f"{self.what} {', '.join(self.where())}{_but(self.hosts.but)}"
+        but = _but(self.hosts.but)
+        if self.partly:
+            but += ", except what both allow"
+        return f"{self.what} {', '.join(self.where())}{but}"
 
     def where(self) -> Iterator[str]:
         """Yield the places as text, such as "https://example.com:8443"."""
@@ -160,6 +162,10 @@ class Opening:
                 for part in what.paths.parts
             ]
             found["ambiguous_paths"] = what.paths.ambiguous
+            found["partly"] = [
+                {"host": str(each.hosts), "opens": [rest.facts() for rest in each.rest]}
+                for each in self.partly
+            ]
         elif isinstance(what, Addresses):
             found["addresses"] = [
                 {"network": str(each), "except": list(map(str, each.but))} for each in what.networks
@@ -167,6 +173,14 @@ class Opening:
         else:
             found["what"] = what.text
         return found
+
+
+@dataclass(frozen=True, slots=True)
+class Partly:
+    """Hosts where only a part of an opening is new: what that is, if anything."""
+
+    hosts: HostSet
+    rest: tuple[Opening, ...]
 
 
 def _urls(scheme: RuleScheme, host: str, ports: PortSet, *, bracketed: bool) -> Iterator[str]:

@@ -5,7 +5,7 @@ of the one set is in the other. Paths that two servers could read differently ar
 as the policy does. Pure.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import product
 from math import prod
 
@@ -14,6 +14,7 @@ from claude_proxy.policy.comparison.globs import Glob, meets
 from claude_proxy.policy.patterns import is_ambiguous
 
 _MOST_PARTS = 64
+_MOST_SHOWN = 8  # in one line
 
 type _Term = tuple[str, ...]  # globs that a path matches all of; none: every path
 
@@ -105,7 +106,7 @@ class MorePaths:
             return ""
         if self.ambiguous and not shown:
             shown = ["paths that servers read differently, such as //a and /a;b"]
-        return ", ".join(shown) or "the path *"
+        return listed(shown) or "the path *"
 
 
 def more_paths(old: PathSet, new: PathSet) -> MorePaths:
@@ -201,5 +202,12 @@ def _lenient(globs: Iterable[str]) -> tuple[Glob, ...]:
 
 
 def _but(globs: Iterable[str]) -> str:
-    shown = ", ".join(globs)
+    shown = listed(list(globs))
     return f" but {shown}" if shown else ""
+
+
+def listed(words: Sequence[str]) -> str:
+    """Return words as text; of very many the first ones, and how many there are more."""
+    if len(words) <= _MOST_SHOWN + 1:
+        return ", ".join(words)
+    return f"{', '.join(words[:_MOST_SHOWN])} and {len(words) - _MOST_SHOWN} more"

@@ -34,6 +34,7 @@ from claude_proxy.wire.authority import normalise_host
 
 _BUSY_S: Final = 5.0
 _PAGE_ROWS: Final = 1000
+_LARGE_PAGE_ROWS: Final = 20_000
 _OUTCOME_AWAITED_NS: Final = 1_000_000_000
 _FAILURE_AWAITED_NS: Final = 90_000_000_000  # longer than any time limit of a dial
 
@@ -302,6 +303,17 @@ class AuditReader:
         statement = "SELECT 1 FROM notice WHERE kind = 'run-start' AND run = ? LIMIT 1"
         return bool(self._rows(statement, name))
 
+    def has_rows_of(self, run: str) -> bool:
+        """Tell whether anything is recorded of a run."""
+        statement = "SELECT 1 FROM decision WHERE run = ? LIMIT 1"
+        return self.has_run(run) or bool(self._rows(statement, run))
+
+    def run_names(self, limit: int) -> list[str]:
+        """Return the names of the newest runs, newest first."""
+        statement = "SELECT run FROM notice WHERE kind = 'run-start' AND run IS NOT NULL"
+        rows = self._rows(f"{statement} ORDER BY id DESC LIMIT ?", limit)
+        return list(dict.fromkeys(row[0] for row in rows))
+
     def runs(self, limit: int) -> list[LoggedRun]:
         """Return the newest runs, newest last, with how much was denied in each."""
         notices = [
@@ -365,6 +377,30 @@ class AuditReader:
             f" GROUP BY {columns}, o.upstream ORDER BY times DESC"
         )
         return [DeniedRow(*row) for row in self._rows(statement, since_ns, since_ns, *values)]
+
+    def recorded_pages(
+        self, *, since_ns: int = 0, run: RunFilter | None = None
+    ) -> Iterator[list[tuple[Any, ...]]]:
+        """Yield all that clients asked of the proxy, page by page, oldest first.
+
+        Columns: id, connection, how often, run, phase, scheme, target, method, path, allowed,
+        reason, and of the outcome error and upstream. A gateway has another list, and a denial
+        replaces the decision that it ends.
+        """
+        condition, values = ("1", list[str]()) if run is None else run.condition()
+        statement = (
+            "SELECT d.id, d.connection, coalesce(d.count, 1), d.run, d.phase, d.scheme, d.target,"  # noqa: S608 - constants, as above
+            " d.method, d.path, d.allowed, d.reason, o.error, o.upstream"
+            " FROM decision d LEFT JOIN outcome o ON o.decision = coalesce(d.attempt, d.id)"
+            f" WHERE d.id >= ? AND coalesce(d.at, d.id) >= ? AND {condition}"
+            f" AND substr(d.listener, 1, 7) <> 'gateway' AND NOT {IS_SUPERSEDED}"
+            " ORDER BY d.id LIMIT ?"
+        )
+        start = since_ns
+        # A page at a time: whoever reads the whole log at once keeps a snapshot of it for seconds.
+        while page := self._rows(statement, start, since_ns, *values, _LARGE_PAGE_ROWS):
+            yield page
+            start = page[-1][0] + 1
 
     # Only constants of this package are joined into statements; the user's values are bound.
 

@@ -14,6 +14,8 @@ from click.shell_completion import CompletionItem
 from claude_proxy.cli import paths
 from claude_proxy.errors import ClaudeProxyError
 
+_RUNS_OFFERED = 100
+
 
 def policies(context: click.Context, _param: click.Parameter, begun: str) -> list[CompletionItem]:
     """Return the policies, built-in and own."""
@@ -100,6 +102,21 @@ def clone_names(
             for clone in clones.all_in(statedir or paths.statedir_in_force())
             if clone.name.startswith(begun)
         ]
+    return []
+
+
+def recorded_runs(
+    context: click.Context, _param: click.Parameter, begun: str
+) -> list[CompletionItem]:
+    """Return the newest runs of the audit log."""
+    from claude_proxy.audit.database import database_in  # noqa: PLC0415 - only completion needs it
+    from claude_proxy.audit.queries import AuditReader  # noqa: PLC0415 - as above
+
+    statedir: Path | None = context.params.get("statedir")
+    with suppress(ClaudeProxyError, OSError):
+        with AuditReader(database_in(statedir or paths.statedir_in_force())) as reader:
+            names = ["last", *reader.run_names(_RUNS_OFFERED)]
+        return [CompletionItem(name) for name in names if name.startswith(begun)]
     return []
 
 

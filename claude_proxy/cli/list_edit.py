@@ -5,7 +5,7 @@ at a time. An entry that only adds an address keeps the limits that its host has
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -84,21 +84,40 @@ def _policy_list(name: str, confdir: Path) -> EditedList:
 
 def write(wanted: Sequence[Entry], edited: EditedList, *, remove: bool) -> tuple[str, str]:
     """Change the file; return its text before and after."""
+
+    def change(text: str) -> str:
+        return edited_text(text, wanted, edited, remove=remove)
+
+    before, after, _ = rewrite(change, edited)
+    return before, after
+
+
+def rewrite(
+    change: Callable[[str], str], edited: EditedList, *, backup: str | None = None
+) -> tuple[str, str, Path | None]:
+    """Replace the file's text; return it before and after, and where the old file is kept.
+
+    `backup` is what its name gets at the end; without it, no old file is kept.
+    """
+    kept = None
     try:
         target = edited.path.resolve()
         if not target.parent.exists():  # nothing is created for a change that is none, or fails
             before = edited.text()
-            if edited_text(before, wanted, edited, remove=remove) == before:
-                return before, before
+            if change(before) == before:
+                return before, before, None
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with file_replacement.locked(target):
             # Read again under the lock: another command may have written meanwhile.
             exists = target.exists()
             current = replace(edited, begun=None) if exists else edited
             before = current.text()
-            after = edited_text(before, wanted, edited, remove=remove)
+            after = change(before)
             if after != before:
                 mode = target.stat().st_mode & 0o777 if exists else 0o600
+                if exists and backup is not None:
+                    kept = target.with_name(f"{target.name}{backup}")
+                    file_replacement.replace(kept, before.encode(), mode)
                 file_replacement.replace(target, after.encode(), mode)
     except OSError as error:
         reason = (error.strerror or str(error) or type(error).__name__).lower()
@@ -107,7 +126,7 @@ def write(wanted: Sequence[Entry], edited: EditedList, *, remove: bool) -> tuple
             where=str(edited.path),
             fix="check its owner, its mode and the free space",
         ) from error
-    return before, after
+    return before, after, kept
 
 
 def edited_text(text: str, wanted: Sequence[Entry], edited: EditedList, *, remove: bool) -> str:

@@ -55,6 +55,8 @@ COMMANDS = {
     "open": "Allow every public host for a time.",
     "close": "Close what was opened: the lists alone decide again.",
     "credentials": "Show the credentials, hash a login, or forget a pinned one.",
+    "learn": "Propose the narrowest entries that would have let recorded requests pass.",
+    "replay": "Show which recorded requests a policy would decide differently.",
     "log": "Show what was decided, from the audit log.",
     "runs": "List the runs: name, program, start, exit code, denials.",
     "status": "Show what runs: proxies, runs and containers, and what they allow now.",

@@ -62,6 +62,11 @@ class SchemeRules:
         self._judges_paths = any(rule.paths is not None for rule in (*allow, *deny))
 
     @property
+    def judges_paths(self) -> bool:
+        """Whether a decision depends on the path of the request."""
+        return self._judges_paths
+
+    @property
     def open(self) -> bool:
         """Whether any request can be allowed."""
         return bool(self.rules) and self.denied is None
@@ -141,6 +146,11 @@ class PortRules:
                     return whole
             return rules.decide(request.method, request.path)
         return self._no_rule if rules.denied is None else rules.denied
+
+    @property
+    def judges_paths(self) -> bool:
+        """Whether a decision depends on the path of the request."""
+        return any(rules.judges_paths for rules in self._by_scheme.values())
 
     def open_rules(self) -> Iterator[Rule]:
         """Yield the allow rules of the schemes that are not denied completely.

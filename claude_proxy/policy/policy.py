@@ -363,6 +363,13 @@ class Policy:
                 return each
         return None
 
+    def judges_paths(self, target: Authority) -> bool:
+        """Return whether a decision about a request to `target` depends on its path."""
+        if self.restrictions_for(target) is not None:
+            return True
+        rules = self._rules.find(target)
+        return rules is not None and rules.at(target.port).judges_paths
+
     def allows_url(self, url: str, method: str = "GET") -> bool:
         """Return whether a client itself may request `url`: then the API may do so for it."""
         request = _request_for(url, method)

@@ -16,7 +16,7 @@ from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.deferred.patterns import lazy_pattern
 from claude_proxy.policy.patterns import PathGlob, PatternError
 from claude_proxy.policy.request import Scheme
-from claude_proxy.policy.rules import RuleScheme
+from claude_proxy.policy.rules import RuleScheme, Tls
 from claude_proxy.wire.authority import quoted
 
 _PLAIN = lazy_pattern(r"\.?[A-Za-z][A-Za-z0-9-]*(?:\.[A-Za-z0-9-]+)+")
@@ -41,6 +41,7 @@ class AllowEntry:
     methods: tuple[str, ...] = ()  # none: every method
     paths: tuple[str, ...] = ()  # none: every path
     addresses: tuple[str, ...] = ()  # that are not public but that the host may have
+    tls: Tls = Tls.INTERCEPT
 
     @classmethod
     def parse(cls, text: str) -> "AllowEntry":
@@ -79,6 +80,8 @@ class AllowEntry:
             yield "paths", json.dumps(list(self.paths))
         if self.addresses:
             yield "addresses", json.dumps(list(self.addresses))
+        if self.tls is not Tls.INTERCEPT:
+            yield "tls", self.tls.value
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,105 @@
+"""Presets that cover recorded requests: how much of each was used, and whether it would open more.
+
+Law kept: never much wider than what was used. A preset replaces entries only if most of
+its rules were used and none of its restrictions stands against what was seen. Pure.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+from claude_proxy.deferred.data_classes import dataclass
+from claude_proxy.policy.path_templates import ENOUGH
+from claude_proxy.policy.policy import Policy
+from claude_proxy.policy.recorded_attempt import Form, RecordedAttempt, judged
+
+_MOST_TRIED: Final = 20_000  # attempts, each of which is judged by every preset
+
+
+@dataclass(frozen=True, slots=True)
+class PresetUse:
+    """What a preset would cover, and how much of it was used."""
+
+    name: str
+    attempts: frozenset[RecordedAttempt]
+    used: int  # of its rules
+    rules: int
+    conflict: str | None  # what was seen, and its restrictions would deny
+    taken: bool = False
+
+    @property
+    def fits(self) -> bool:
+        """Whether it opens little more than was used."""
+        return (
+            self.conflict is None and 2 * self.used >= self.rules and len(self.attempts) >= ENOUGH
+        )
+
+
+def preset_uses(
+    presets: Mapping[str, Policy],
+    wanted: Sequence[RecordedAttempt],
+    everything: Sequence[RecordedAttempt],
+    named: frozenset[str],
+    *,
+    may_take: bool,
+) -> list[PresetUse]:
+    """Return the presets that cover some of what is wanted, the most used first.
+
+    Those that are `named` are taken, and those that fit, unless others cover the same already.
+    """
+    requests = [each for each in wanted if each.form is Form.REQUEST][:_MOST_TRIED]
+    found = []
+    for name, preset in presets.items():
+        use = _use_of(name, preset, requests, everything[:_MOST_TRIED])
+        if use is not None:
+            found.append(use)
+    found.sort(key=lambda use: (use.name not in named, -len(use.attempts), use.rules, use.name))
+    rest, chosen = set(requests), []
+    for use in found:
+        wins = use.name in named or (may_take and use.fits and len(use.attempts & rest) >= ENOUGH)
+        taken = wins and bool(use.attempts & rest)
+        if taken:
+            rest -= use.attempts
+        chosen.append(
+            PresetUse(use.name, use.attempts, use.used, use.rules, use.conflict, taken=taken)
+        )
+    return chosen
+
+
+def vouching(presets: Mapping[str, Policy], attempt: RecordedAttempt) -> str | None:
+    """Return a preset that allows every path of the method that was asked for, on its host."""
+    for name, preset in presets.items():
+        if preset.restrictions_for(attempt.target) is not None:
+            continue
+        decision = judged(preset, attempt)
+        rule = decision.rule
+        if decision.allowed and rule is not None and rule.methods and rule.paths is None:
+            return name
+    return None
+
+
+def _use_of(
+    name: str,
+    preset: Policy,
+    requests: Iterable[RecordedAttempt],
+    everything: Iterable[RecordedAttempt],
+) -> PresetUse | None:
+    covered, used = set(), set()
+    for attempt in requests:
+        decision = judged(preset, attempt)
+        if decision.allowed:
+            covered.add(attempt)
+            used.add(decision.rule)
+    if not covered:
+        return None
+    conflict = next(
+        (
+            f"{attempt.method} {attempt.path} on {attempt.target.host}"
+            for attempt in everything
+            if attempt.form is Form.REQUEST
+            and preset.restrictions_for(attempt.target) is not None
+            and attempt not in covered
+            and not judged(preset, attempt).allowed
+        ),
+        None,
+    )
+    return PresetUse(name, frozenset(covered), len(used), len(preset.allow), conflict)

@@ -136,13 +136,14 @@ class Keeper:
             return self._open_way(self._task.way)
         if self._task.hook is None:
             return self._enter()
-        with contextlib.closing(HookCall(self._task.hook)) as call:
-            watched = self._launcher.descriptors
-            self._pid = enter.wait_for_hook(call, watched, self._give_up, _HOOK_PATIENCE_S)
-            init = self._enter()
-            if self._wall is not None:
-                self._wall.check(self._pid)
-            call.answer(go=True)
+        # Until the end: a hook may come to read its answer late, and pipes keep nothing for it.
+        call = self._stack.enter_context(contextlib.closing(HookCall(self._task.hook)))
+        watched = self._launcher.descriptors
+        self._pid = enter.wait_for_hook(call, watched, self._give_up, _HOOK_PATIENCE_S)
+        init = self._enter()
+        if self._wall is not None:
+            self._wall.check(self._pid)
+        call.answer(go=True)
         return init
 
     def _give_up(self, _descriptor: int) -> None:

@@ -46,6 +46,19 @@ def test_a_hook_waits_for_the_answer(files: HookFiles, *, go: bool, code: int) -
         assert (pid, waited, process.wait(60)) == (4711, None, code)
 
 
+def test_an_answer_waits_for_a_hook_that_comes_to_read_it_late(files: HookFiles) -> None:
+    with closing(HookCall(files)) as call:
+        files.asked.write_bytes(b'{"pid": 4711}')
+        enter.wait_for_hook(call, [], print, 60)
+        call.answer(go=True)
+
+        with hook_of(files) as late:
+            assert late.stdin is not None
+            late.stdin.close()
+
+            assert late.wait(60) == 0
+
+
 def test_a_hook_that_does_not_come_is_an_error(files: HookFiles) -> None:
     with closing(HookCall(files)) as call, pytest.raises(ClaudeProxyError, match="not started"):
         enter.wait_for_hook(call, [], print, 0.01)

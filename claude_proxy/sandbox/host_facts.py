@@ -108,7 +108,8 @@ def gather(  # noqa: PLR0913 - separate directories
     )
     links, unfollowed = _links(spec, user.home, (*git_directories, *own), hooks, paths)
     paths |= _look({*obeyed_links.paths_to_inspect(links)} - paths.keys())
-    walls = protected_paths.walls(user.home, environ, confdir, statedir, run_directory)
+    ours = (confdir, statedir, run_directory, *protected_paths.of_proxies(user.uid))
+    walls = protected_paths.walls(user.home, environ, *ours)
     listings = listings_of(walls, paths)
     entries = {place / name for place, names in listings.items() for name in names}
     return HostFacts(

@@ -9,7 +9,7 @@ from typing import Final, NoReturn
 from claude_proxy.errors import ConfigError
 from claude_proxy.sandbox.plan.obeyed_files import protected_names
 from claude_proxy.sandbox.plan.path_guards import SYSTEM_ROOTS
-from claude_proxy.sandbox.plan.protected_paths import protected, secret
+from claude_proxy.sandbox.plan.protected_paths import of_proxies, protected, secret
 
 # A container that could write these would choose programs that git runs on the host.
 _OF_GIT: Final = (".git/config", ".git/hooks")
@@ -29,6 +29,7 @@ def refuse_project(directory: Path, environ: Mapping[str, str], home: Path, *our
 
     `ours`: the directories of the configuration and of the state.
     """
+    ours += of_proxies(os.geteuid())
     walls = [*protected(home, environ, *ours), *secret(home, environ)]
     for place in dict.fromkeys((directory, directory.resolve())):
         if place in SYSTEM_ROOTS or place == Path("/"):

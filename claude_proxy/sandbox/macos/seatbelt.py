@@ -161,7 +161,7 @@ def _hidden_paths(spec: SandboxSpec, facts: HostFacts) -> list[Path]:
     secret = [path for path in protected_paths.secret(home, facts.environ) if path not in named]
     hidden = [spec.project / name for name in spec.hide]
     hidden += [*spec.isolation.logins, *spec.isolation.unreadable]
-    ours = (facts.confdir, facts.statedir)
+    ours = (facts.confdir, facts.statedir, *protected_paths.of_proxies(facts.user.uid))
     return _with_real(
         facts, [*protected_paths.protected(home, facts.environ, *ours), *secret, *hidden]
     )

@@ -33,7 +33,8 @@ class PathGuards:
     def __init__(self, facts: HostFacts) -> None:
         self._facts = facts
         self._home = facts.user.home
-        ours = (facts.confdir, facts.statedir, facts.run_directory)
+        other = protected_paths.of_proxies(facts.user.uid)
+        ours = (facts.confdir, facts.statedir, facts.run_directory, *other)
         self._protected = frozenset(
             self.with_real(protected_paths.protected(self._home, facts.environ, *ours))
         )

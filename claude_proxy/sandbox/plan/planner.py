@@ -85,6 +85,7 @@ def paths_to_inspect(
         {
             *paths,
             *protected_paths.protected(home, environ, *ours),
+            *protected_paths.of_proxies(user.uid),
             *protected_paths.secret(home, environ),
         }
     )

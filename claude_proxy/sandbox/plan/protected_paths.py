@@ -469,6 +469,14 @@ def protected(home: Path, environ: Mapping[str, str], *ours: Path) -> tuple[Path
     )
 
 
+def of_proxies(uid: int) -> tuple[Path, ...]:
+    """Return where proxies that were started without XDG_RUNTIME_DIR have their sockets.
+
+    A run with the variable has its own elsewhere, and must not show those either.
+    """
+    return (Path(f"/tmp/claude-proxy-{uid}"),)  # noqa: S108 - named to be hidden
+
+
 def walls(home: Path, environ: Mapping[str, str], *ours: Path) -> tuple[Path, ...]:
     """Return all of these paths, the protected and the secret ones."""
     return (*protected(home, environ, *ours), *secret(home, environ))

@@ -31,6 +31,18 @@ from tests.sandbox.boxes import (
 from tests.sandbox.plan.plans import refused, triples
 
 
+@pytest.mark.parametrize("below", ["", "control", "control/web/0.sock"])
+@pytest.mark.parametrize("option", ["allow_ro", "allow_rw"])
+def test_sockets_of_proxies_that_were_started_elsewhere_cannot_be_allowed(
+    below: str, option: str
+) -> None:
+    (place,) = protected_paths.of_proxies(some_facts().user.uid)
+
+    error = refused(a_spec(**{option: (place / below,)}), some_facts(paths(place / below, place)))
+
+    assert "is never shown" in error.what
+
+
 @pytest.mark.parametrize(
     "name", [".ssh", ".aws/config", ".gnupg", ".kube/config", ".docker", ".mozilla"]
 )

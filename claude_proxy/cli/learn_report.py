@@ -158,6 +158,8 @@ def _use_text(use: PresetUse) -> str:
     text += f", {use.used} of its {use.rules} {'rule' if use.rules == 1 else 'rules'} used"
     if use.conflict is not None:
         text += f"; it would deny {escape_text(use.conflict)}"
+    if use.writes is not None:
+        text += f"; lets anything be sent to {use.writes}"
     return text
 
 
@@ -253,5 +255,6 @@ def _preset_facts(use: PresetUse) -> dict[str, Any]:
         "used": use.used,
         "rules": use.rules,
         "conflict": use.conflict,
+        "writes": use.writes,
         "taken": use.taken,
     }

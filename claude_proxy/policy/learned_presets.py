@@ -1,17 +1,20 @@
 """Presets that cover recorded requests: how much of each was used, and whether it would open more.
 
 Law kept: never much wider than what was used. A preset replaces entries only if most of
-its rules were used and none of its restrictions stands against what was seen. Pure.
+its rules were used, none of them lets a client send anything anywhere on a host, and none of its
+restrictions stands against what was seen. Pure.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from claude_proxy.deferred.data_classes import dataclass
+from claude_proxy.deferred.data_classes import dataclass, replace
 from claude_proxy.policy.path_templates import ENOUGH
 from claude_proxy.policy.policy import Policy
 from claude_proxy.policy.recorded_attempt import Form, RecordedAttempt, judged
+from claude_proxy.policy.rules import Rule
 
+_READING: Final = frozenset({"GET", "HEAD"})
 _MOST_TRIED: Final = 20_000  # attempts, each of which is judged by every preset
 
 
@@ -24,14 +27,14 @@ class PresetUse:
     used: int  # of its rules
     rules: int
     conflict: str | None  # what was seen, and its restrictions would deny
+    writes: str | None  # a host of it to which anything may be sent
     taken: bool = False
 
     @property
     def fits(self) -> bool:
         """Whether it opens little more than was used."""
-        return (
-            self.conflict is None and 2 * self.used >= self.rules and len(self.attempts) >= ENOUGH
-        )
+        is_used = 2 * self.used >= self.rules and len(self.attempts) >= ENOUGH
+        return is_used and self.conflict is None and self.writes is None
 
 
 def preset_uses(
@@ -59,9 +62,7 @@ def preset_uses(
         taken = wins and bool(use.attempts & rest)
         if taken:
             rest -= use.attempts
-        chosen.append(
-            PresetUse(use.name, use.attempts, use.used, use.rules, use.conflict, taken=taken)
-        )
+        chosen.append(replace(use, taken=taken))
     return chosen
 
 
@@ -102,4 +103,10 @@ def _use_of(
         ),
         None,
     )
-    return PresetUse(name, frozenset(covered), len(used), len(preset.allow), conflict)
+    writes = next((rule.name for rule in preset.allow if _is_for_writing(rule)), None)
+    return PresetUse(name, frozenset(covered), len(used), len(preset.allow), conflict, writes)
+
+
+def _is_for_writing(rule: Rule) -> bool:
+    """Tell whether a rule lets a client send whatever it wants to a host."""
+    return rule.paths is None and (rule.methods is None or not rule.methods <= _READING)

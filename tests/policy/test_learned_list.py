@@ -257,7 +257,12 @@ def test_a_lookup_is_told_by_the_tunnel_that_followed() -> None:
 
 PRESETS = {
     "small": loader.load(
-        'allow: [{host: ".packages.example", methods: [GET, HEAD]}, {host: x.example}]', name="x"
+        """\
+allow:
+  - {host: .packages.example, methods: [GET, HEAD]}
+  - {host: x.example, methods: [GET]}
+""",
+        name="x",
     ),
     "large": loader.load(
         "allow: [a1.example, a2.example, a3.example, a4.example, a5.example]", name="x"

@@ -1,5 +1,7 @@
 """A preset is taken only where it opens little more than was used."""
 
+import pytest
+
 from claude_proxy.config.allowlist import loader
 from claude_proxy.policy.learned_presets import preset_uses, vouching
 from claude_proxy.policy.recorded_attempt import Form, RecordedAttempt
@@ -14,7 +16,7 @@ def attempt(host: str, path: str, method: str = "GET") -> RecordedAttempt:
 
 def test_a_preset_whose_restrictions_stand_against_what_was_seen_does_not_fit() -> None:
     text = """\
-allow: [api.example.com]
+allow: [{host: api.example.com, paths: [/v1/messages, /api/*]}]
 anthropic: [{host: api.example.com, paths: [/v1/messages]}]
 """
     presets = {"api": loader.load(text, name="x")}
@@ -32,8 +34,11 @@ anthropic: [{host: api.example.com, paths: [/v1/messages]}]
 
 def test_of_two_presets_that_cover_the_same_the_smaller_is_taken() -> None:
     presets = {
-        "one": loader.load("allow: [a.example.com, b.example.com]", name="x"),
-        "two": loader.load("allow: [a.example.com]", name="x"),
+        "one": loader.load(
+            "allow: [{host: a.example.com, methods: [GET]}, {host: b.example.com, methods: [GET]}]",
+            name="x",
+        ),
+        "two": loader.load("allow: [{host: a.example.com, methods: [GET]}]", name="x"),
     }
     wanted = [attempt("a.example.com", f"/{name}") for name in "abc"]
 
@@ -42,8 +47,25 @@ def test_of_two_presets_that_cover_the_same_the_smaller_is_taken() -> None:
     assert [(use.name, use.taken) for use in uses] == [("two", True), ("one", False)]
 
 
+@pytest.mark.parametrize(
+    "entry", [".a.example.com", "{host: a.example.com, methods: [GET, POST]}", "a.example.com"]
+)
+def test_a_preset_that_lets_anything_be_sent_is_only_offered(entry: str) -> None:
+    presets = {
+        "wide": loader.load(
+            f'allow: [{{host: "{entry}"}}]' if entry[0] == "." else f"allow: [{entry}]", name="x"
+        )
+    }
+    wanted = [attempt("a.example.com", f"/{name}") for name in "abc"]
+
+    (use,) = preset_uses(presets, wanted, wanted, frozenset(), may_take=True)
+
+    assert not use.taken
+    assert use.writes is not None
+
+
 def test_without_leave_no_preset_is_taken() -> None:
-    presets = {"two": loader.load("allow: [a.example.com]", name="x")}
+    presets = {"two": loader.load("allow: [{host: a.example.com, methods: [GET]}]", name="x")}
     wanted = [attempt("a.example.com", f"/{name}") for name in "abc"]
 
     (use,) = preset_uses(presets, wanted, wanted, frozenset(), may_take=False)

@@ -292,6 +292,11 @@ class AuditReader:
         )
         return added_up(self._rows(statement, *values), per)
 
+    def first_time(self) -> int | None:
+        """Return when the first decision was made that is still there; None if there is none."""
+        rows = self._rows("SELECT coalesce(at, id) FROM decision ORDER BY id LIMIT 1")
+        return rows[0][0] if rows else None
+
     def last_run(self) -> str | None:
         """Return the name of the run that began last; None: there is none."""
         statement = "SELECT run FROM notice WHERE kind = 'run-start' AND run IS NOT NULL"

@@ -49,6 +49,7 @@ COMMANDS = {
     "config": "Show the settings in force, or check the configuration files.",
     "check": "Show what the allowlist decides about a URL.",
     "diff": "Show what one policy allows and another does not.",
+    "lint": "Find rules that are unused, wider than used, shadowed, or lead to shared places.",
     "allow": "Add hosts to the allowlist, or remove them.",
     "grants": "List the grants in force.",
     "revoke": "Revoke grants: what only they allowed is closed at once.",

@@ -1,0 +1,1 @@
+"""Import of other programs' lists: their configuration files to policy files."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from claude_proxy.cli import import_lists
 from claude_proxy.cli.groups import Group
 from claude_proxy.config.bw_claude.convert import Conversion, convert
 from claude_proxy.config.bw_claude.reader import MAX_BYTES
@@ -18,14 +19,26 @@ from claude_proxy.errors import ConfigError
 
 EXAMPLES = """\b
 Examples:
-  claude-proxy import bw-claude groups.toml
   claude-proxy import bw-claude groups.toml --output ~/.config/claude-proxy
+"""
+GROUP_EXAMPLES = """\b
+Examples:
+  claude-proxy import squid /etc/squid/squid.conf
+  claude-proxy import tinyproxy /etc/tinyproxy/tinyproxy.conf --output allowlist.yaml
+  claude-proxy import srt ~/.srt-settings.json --policy work
+  claude-proxy import claude-code ~/.claude/settings.json
+  claude-proxy import hosts allowed.txt
+  claude-proxy import bw-claude groups.toml
 """
 
 
-@click.group(cls=Group, epilog=EXAMPLES)
+@click.group(cls=Group, epilog=GROUP_EXAMPLES)
 def command() -> None:
     """Convert another program's policies to policy files."""
+
+
+for _each in import_lists.COMMANDS:
+    command.add_command(_each)
 
 
 @command.command("bw-claude", epilog=EXAMPLES)

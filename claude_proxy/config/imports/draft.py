@@ -50,7 +50,6 @@ class Entry:
     methods: frozenset[str] | None = None
     paths: tuple[str, ...] | None = None
     addresses: tuple[Network, ...] = ()
-    passthrough: bool = False
 
     def place(self) -> tuple[object, ...]:
         """Return what it says without where that comes from."""
@@ -61,7 +60,6 @@ class Entry:
             self.methods,
             self.paths,
             self.addresses,
-            self.passthrough,
         )
 
 
@@ -74,17 +72,27 @@ class Draft:
     allow: list[Entry] = field(default_factory=list)
     deny: list[Entry] = field(default_factory=list)
     allows_by_default: bool = False
-    remarks: list[Remark] = field(default_factory=list)
+    _remarks: dict[Remark, None] = field(default_factory=dict)
+    _said: set[str] = field(default_factory=set)
 
     def remark(self, kind: str, what: str, source: Location, fix: str) -> None:
         """Note what means less; once."""
-        remark = Remark(kind, what, source, fix)
-        if remark not in self.remarks:
-            self.remarks.append(remark)
+        self._remarks.setdefault(Remark(kind, what, source, fix))
 
-    def ordered_remarks(self) -> list[Remark]:
-        """Return the remarks by file and line."""
-        return sorted(self.remarks, key=lambda each: (each.source.file, each.source.line))
+    def remark_once(self, kind: str, what: str, source: Location, fix: str) -> None:
+        """Note what means less, for the first of all lines of which it is true."""
+        if what not in self._said:
+            self._said.add(what)
+            self.remark(kind, what, source, fix)
+
+    def deny_network(self, pattern: HostPattern, source: Location) -> None:
+        """Deny addresses, also to names that resolve to them."""
+        self.deny.append(Entry(pattern, source))
+
+    @property
+    def remarks(self) -> list[Remark]:
+        """What means less, by file and line."""
+        return sorted(self._remarks, key=lambda each: (each.source.file, each.source.line))
 
     def text(self) -> str:
         """Return the policy file."""
@@ -129,18 +137,20 @@ def _entry(entry: Entry, *, deny: bool) -> str:
     default = None if deny or scheme is None else frozenset({_DEFAULT_PORT[scheme]})
     if entry.ports is not None and entry.ports != default:
         said["ports"] = f"[{', '.join(map(str, sorted(entry.ports)))}]"
-    if entry.passthrough:
-        said["tls"] = "passthrough"
     for key, values in (
         ("methods", sorted(entry.methods or ())),
         ("paths", list(entry.paths or ())),
-        ("addresses", list(map(str, entry.addresses))),
+        ("addresses", [str(each).removesuffix(_single(each)) for each in entry.addresses]),
     ):
         if values:
             said[key] = f"[{', '.join(map(_flow, values))}]"
     if len(said) == 1:
         return said["host"]
     return "{" + ", ".join(f"{key}: {value}" for key, value in said.items()) + "}"
+
+
+def _single(network: Network) -> str:
+    return f"/{network.max_prefixlen}"
 
 
 def _flow(text: str) -> str:

@@ -32,6 +32,9 @@ def emit(openings: Iterable[Opening], draft: Draft) -> None:
     for opening in found:
         if EVERY in opening.hosts:
             if draft.allows_by_default and opening.is_whole:
+                what = "every public host is allowed, and no private or local address"
+                fix = "add an entry with addresses for a host that has a private one"
+                draft.remark(NARROWER, what, opening.source, fix)
                 kept.append(opening)
                 continue
             _note_everything(opening, draft)
@@ -91,15 +94,20 @@ def _add_allowed(openings: list[Opening], draft: Draft) -> None:
     for opening in openings:
         if EVERY in opening.hosts:
             continue
-        if draft.allows_by_default and opening.is_limited and not _has_networks(opening):
-            continue  # what is open anyway cannot be limited
+        hosts = opening.hosts
+        if draft.allows_by_default:
+            # What is open anyway cannot be limited; addresses that are not public need an entry.
+            limits = opening.methods != ALL_METHODS or opening.globs is not None
+            hosts = () if limits else tuple(host for host in hosts if host.network is not None)
+            if not hosts:
+                continue
         ports = _ports(opening, draft)
         if ports is None:
             continue
         methods = _methods(opening, draft)
         if methods == frozenset():
             continue
-        for host in opening.hosts:
+        for host in hosts:
             draft.allow.append(
                 Entry(
                     host,
@@ -112,10 +120,6 @@ def _add_allowed(openings: list[Opening], draft: Draft) -> None:
             )
 
 
-def _has_networks(opening: Opening) -> bool:
-    return any(host.network is not None for host in opening.hosts)
-
-
 def _ports(opening: Opening, draft: Draft) -> frozenset[int] | None:
     """Return the ports to list; None if no port is left."""
     default, other = DEFAULT_PORTS[opening.scheme], _OTHERS_PORT[opening.scheme]
@@ -126,8 +130,8 @@ def _ports(opening: Opening, draft: Draft) -> frozenset[int] | None:
     if rest:
         kept = ", ".join(map(str, sorted(listed))) or "none"
         what = f"of the ports {opening.ports} an entry for {opening.scheme} lists {kept}"
-        fix = "add the ports that are needed to the entry"
-        draft.remark(NARROWER, what, opening.source, fix)
+        fix = "add the ports that are needed to the entries"
+        draft.remark_once(NARROWER, what, opening.source, fix)
     return listed or None
 
 

@@ -6,7 +6,9 @@ what the expression matches beyond is found, too, and can be told. Pure.
 
 import itertools
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
+from contextlib import suppress
+from functools import cached_property, lru_cache
+from typing import NamedTuple
 
 from claude_proxy.config.imports.languages import (
     HOST_CHARS,
@@ -67,6 +69,64 @@ def hosts_of(pattern: HostPattern, *, with_port: bool = False) -> Automaton | No
     return Automaton(Seq((expr, _PORT)) if with_port else expr)
 
 
+class Shape(NamedTuple):
+    """What nearly all expressions about hosts are: a name, anchored or not."""
+
+    pattern: HostPattern  # every host of which is matched
+    beyond: str | None  # a host that is matched as well; None: there is none
+
+
+def shape_of(expr: Expr) -> Shape | None:
+    """Return what an expression says if it is a name with what is usual around it.
+
+    Only a short cut: the search for counterexamples has the same answer.
+    """
+    parts = list(_flat(expr))
+    is_ended = parts[-1:] == [Anchor(at_end=True)]
+    parts = parts[: len(parts) - is_ended]
+    kind = None
+    if parts[:1] == [Anchor(at_end=False)]:
+        kind = PatternKind.EXACT
+        parts = parts[1:]
+        if parts[:1] == [_ANY_DOMAIN]:
+            kind = PatternKind.DOMAIN
+            parts = parts[1:]
+    elif parts[:1] == [_START_OR_DOT]:
+        kind = PatternKind.DOMAIN
+        parts = parts[1:]
+    samples = [_sample(each.chars) if isinstance(each, Any1) else "\0" for each in parts]
+    name = "".join(samples)
+    is_literal = all(isinstance(each, Any1) and len(each.chars) <= 2 for each in parts)  # noqa: PLR2004 - both cases of a letter
+    if kind is None and is_ended and is_literal and name.startswith("."):
+        kind, name = PatternKind.SUBDOMAINS, name[1:]
+    if "\0" in name or "." not in name or name != name.strip("."):
+        return None
+    if any(isinstance(each, Any1) and _sample(each.chars) not in each.chars for each in parts):
+        return None  # a capital letter, which no host has
+    if kind is not None:
+        found = list(_parsed([f"{_PREFIXES[kind]}{name}"])) if is_ended and is_literal else []
+        return Shape(found[0], None) if found else None
+    found = list(_parsed([f".{name}"]))
+    return Shape(found[0], f"a{name}") if found else None
+
+
+def _flat(expr: Expr) -> Iterator[Expr]:
+    if isinstance(expr, Seq):
+        for part in expr.parts:
+            yield from _flat(part)
+    else:
+        yield expr
+
+
+_PREFIXES = {PatternKind.EXACT: "", PatternKind.SUBDOMAINS: "*.", PatternKind.DOMAIN: "."}
+_START_OR_DOT = Alt((Seq((Anchor(at_end=False),)), Seq((Any1(frozenset(".")),))))
+_ANY_DOMAIN = Repeat(Seq((Repeat(Any1(URL_CHARS), 0, None), Any1(frozenset(".")))), 0, 1)
+
+
+def _meet(one: HostPattern, other: HostPattern) -> bool:
+    return one.includes(other) or other.includes(one)
+
+
 class HostExpression:
     """A regular expression about hosts, as far as it can be understood."""
 
@@ -75,18 +135,27 @@ class HostExpression:
 
         With `with_port` it is compared with "host:port", as in the target of a CONNECT.
         """
-        self._with_port = with_port
-        try:
-            self._automaton = (
-                None if expr is None else Automaton(expr, anywhere=True, alphabet=URL_CHARS)
-            )
-        except TooComplexError:
-            self._automaton = None
+        self._expr = expr
+        self.with_port = with_port
         self._found: dict[tuple[HostPattern, bool], bool] = {}
+        self._shape = None if expr is None or with_port else shape_of(expr)
         # Patterns of which it matches every host, the widest of each name.
         self.patterns: tuple[HostPattern, ...] = ()
-        if expr is not None and self._automaton is not None:
+        # A pattern that was meant, perhaps, and a host of it that it does not match.
+        self.unmatched: tuple[HostPattern, str] | None = None
+        if self._shape is not None:
+            self.patterns = (self._shape.pattern,)
+        elif expr is not None and self._automaton is not None:
             self.patterns = self._sensible(tuple(self._covered(_candidates(expr))))
+
+    @cached_property
+    def _automaton(self) -> Automaton | None:
+        try:
+            if self._expr is not None:
+                return Automaton(self._expr, anywhere=True, alphabet=URL_CHARS)
+        except TooComplexError:
+            pass
+        return None
 
     def _sensible(self, patterns: tuple[HostPattern, ...]) -> tuple[HostPattern, ...]:
         """Leave out single words, of which more than the one name is meant."""
@@ -98,12 +167,14 @@ class HostExpression:
     @property
     def is_known(self) -> bool:
         """Whether anything is known about what it matches."""
-        return self._automaton is not None
+        return self._shape is not None or self._automaton is not None
 
     def covers(self, pattern: HostPattern) -> bool:
         """Return whether it matches every host of a pattern, as far as is known."""
+        if self._shape is not None and self._shape.pattern.includes(pattern):
+            return True
         hosts = self._hosts(pattern)
-        if self._automaton is None or hosts is None:
+        if hosts is None or self._automaton is None:
             return False
         key = pattern, True
         if key not in self._found:
@@ -112,8 +183,10 @@ class HostExpression:
 
     def may_match(self, pattern: HostPattern) -> bool:
         """Return whether it may match a host of a pattern."""
+        if self._shape is not None and _meet(self._shape.pattern, pattern):
+            return True
         hosts = self._hosts(pattern)
-        if self._automaton is None or hosts is None:
+        if hosts is None or self._automaton is None:
             return True
         key = pattern, False
         if key not in self._found:
@@ -125,18 +198,25 @@ class HostExpression:
 
         None: there is no such host.
         """
+        patterns = tuple(patterns)
+        shape = self._shape
+        if shape is not None and shape.pattern in patterns:
+            if shape.beyond is None:
+                return None
+            if within.kind is PatternKind.EVERY and len(patterns) == 1:
+                return shape.beyond
         hosts = self._hosts(within)
-        if self._automaton is None or hosts is None:
+        if hosts is None or self._automaton is None:
             return ""
         outside = [each for each in map(self._hosts, patterns) if each is not None]
         try:
             found = witness([hosts, self._automaton], outside, alphabet=ADDRESS_CHARS)
         except TooComplexError:
             return ""
-        return found.rpartition(":")[0] if found and self._with_port else found
+        return found.rpartition(":")[0] if found and self.with_port else found
 
     def _hosts(self, pattern: HostPattern) -> Automaton | None:
-        return hosts_of(pattern, with_port=self._with_port)
+        return hosts_of(pattern, with_port=self.with_port)
 
     def _covered(self, names: Iterable[str]) -> Iterator[HostPattern]:
         for name in names:
@@ -145,6 +225,15 @@ class HostExpression:
                 yield from found
                 if found:
                     break
+                self._note_unmatched(texts[0])
+
+    def _note_unmatched(self, text: str) -> None:
+        for pattern in _parsed([text]):
+            hosts = self._hosts(pattern)
+            if self.unmatched is None and hosts is not None and self._automaton is not None:
+                with suppress(TooComplexError):
+                    missed = witness([hosts], [self._automaton], alphabet=ADDRESS_CHARS)
+                    self.unmatched = (pattern, missed) if missed else None
 
 
 def _is_none(inside: list[Automaton], outside: list[Automaton]) -> bool:

@@ -109,10 +109,15 @@ class HostTest:
                 found.hosts.append(item.pattern)
                 continue
             expression = item.expression
-            if expression is None:
-                continue
+            if expression is None or not expression.is_known:
+                continue  # which has been told where it was read
             found.hosts += expression.patterns
             beyond = expression.beyond(EVERY, expression.patterns)
+            if beyond is None and not expression.patterns:
+                what = f"{item.text} matches no host"
+                if expression.with_port:
+                    what += ' and port, as in "example.com:443", which is all that a CONNECT says'
+                found.losses.append(Loss(what, item.source))
             if beyond is not None:
                 found.losses.append(Loss(_beyond(item, beyond, expression.patterns), item.source))
 
@@ -168,12 +173,16 @@ class HostTest:
 
 def _beyond(item: Item, name: str, patterns: Iterable[HostPattern]) -> str:
     listed = ", ".join(map(str, patterns))
-    if item.expression is not None and not item.expression.is_known:
-        return f"the expression {item.text} cannot be read"
     example = f", such as {name}" if name else ""
+    expression = item.expression
     if not listed:
-        return f"{item.text} matches parts of names{example}, and no entry can say so"
-    return f"{item.text} also matches other names than {listed}{example}"
+        what = f"{item.text} matches parts of names{example}, and no entry can say so"
+    else:
+        what = f"{item.text} also matches other names than {listed}{example}"
+    if expression is not None and expression.unmatched is not None:
+        pattern, missed = expression.unmatched
+        what += f"; {pattern} would also allow {missed}, which it does not match"
+    return what
 
 
 def _undeniable(item: Item, name: str, host: HostPattern) -> str:

@@ -84,17 +84,30 @@ class _Converter:
             each.name == "ssl_bump" and each.words and each.words[0].text in _OPENS
             for each in lines
         )
+        self._empty = [each for each in lines if each.name == "http_access" and _is_skipped(each)]
         self._others = [each for each in lines if each.name in _ELSEWHERE]
 
     def convert(self, clients: Sequence[str]) -> Draft:
         if clients:
             return self._finished(self._for(self._named(clients)), explicit=True)
         found = {kind: self._for(kind) for kind in self._kinds()}
-        useful = {kind: each for kind, each in found.items() if each.draft.allow}
+        # What opens every host to some clients alone is not opened to all.
+        narrow = {
+            kind: each
+            for kind, each in found.items()
+            if not (kind and each.draft.allows_by_default)
+        }
+        useful = {
+            kind: each
+            for kind, each in narrow.items()
+            if each.draft.allow or each.draft.allows_by_default
+        }
         texts = {each.draft.text() for each in useful.values()}
         if len(texts) > 1:
             raise _differs(useful)
-        chosen = next(iter((useful or found).values()), None) or self._for(frozenset())
+        chosen = next(iter((useful or narrow).values()), None)
+        if chosen is None:
+            chosen = _Found(Draft(self._name, "squid"))
         return self._finished(chosen, explicit=False)
 
     # Kinds of clients.
@@ -208,6 +221,9 @@ class _Converter:
         self._note_clients(draft)
         for what, source, fix in self._acls.notes:
             draft.remark(NOT_CARRIED, what, source, fix)
+        for each in self._empty:
+            what = f"{each.name} {each.words[0].text} names no acl, and squid passes over it"
+            draft.remark(NOT_CARRIED, what, each.source, "name an acl, such as all")
         for each in self._others:
             if each.name == "http_reply_access" and _allows_all(each):
                 continue
@@ -277,7 +293,7 @@ def _access_lines(lines: list[Directive], acls: Acls, name: str) -> list[_Line]:
     found = [
         each
         for line in lines
-        if line.name == "http_access"
+        if line.name == "http_access" and not _is_skipped(line)
         for each in _expanded(line, acls, {"allow": True, "deny": False})
     ]
     if found and not found[-1].allows:
@@ -303,9 +319,11 @@ def _bump_lines(lines: list[Directive], acls: Acls) -> list[_Line]:
     found = [
         each
         for line in bumps
-        if line.words[0].text not in _NOT_FINAL
+        if line.words[0].text not in _NOT_FINAL and not _is_skipped(line)
         for each in _expanded(line, acls, actions)
     ]
+    if not found:
+        return []
     last = found[-1]
     return [*found, _Line(allows=True, terms=(), source=last.source, shown=last.shown)]
 
@@ -369,6 +387,11 @@ def _joined(
     parts = [list(_alternatives(each, acls, line, depth + 1)) for each in terms]
     for picked in product(*parts):
         yield tuple(each for part in picked for each in part)
+
+
+def _is_skipped(line: Directive) -> bool:
+    """Tell whether squid passes over a line, as it names no acl."""
+    return len(line.words) == 1
 
 
 def _allows_all(line: Directive) -> bool:

@@ -5,6 +5,7 @@ header, another program's answer) is unknown; who the client is, is left to the 
 """
 
 from collections.abc import Iterator
+from dataclasses import field
 from enum import StrEnum
 from ipaddress import ip_address, ip_network, summarize_address_range
 
@@ -89,7 +90,7 @@ class Acl:
     type: str
     lines: list[tuple[Word, ...]]
     source: Location
-    ignores_case: bool = False
+    ignoring_case: set[Word] = field(default_factory=set)  # expressions after -i
 
     @property
     def words(self) -> Iterator[Word]:
@@ -142,12 +143,18 @@ class Acls:
         if acl.type != type_:
             what = f"the acl {quoted(name)} is {quoted(type_)} here and {acl.type} at {acl.source}"
             raise ConfigError(what, where=str(directive.source), fix="rename one of the two")
-        words = list(directive.words[2:])
-        while words and not words[0].is_file and _FLAG(words[0].text) is not None:
-            flag = words.pop(0).text
-            if flag in {"-i", "+i"}:
-                acl.ignores_case = flag == "-i"
-        acl.lines.append(tuple(values(tuple(words), library)))
+        words: list[Word] = []
+        ignores_case = False
+        for word in directive.words[2:]:
+            is_flag = not word.is_file and _is_flag(word.text, acl, is_first=not words)
+            if is_flag:
+                ignores_case = word.text == "-i" or (ignores_case and word.text != "+i")
+                continue
+            for value in values((word,), library):
+                words.append(value)
+                if ignores_case:
+                    acl.ignoring_case.add(value)
+        acl.lines.append(tuple(words))
 
     def _acl(self, name: str) -> Acl | None:
         if name in self._acls:
@@ -244,7 +251,9 @@ class Acls:
 
     def _parsed(self, word: Word, acl: Acl) -> Expr | None:
         try:
-            return parse(word.text, extended=True, ignore_case=acl.ignores_case, alphabet=URL_CHARS)
+            return parse(
+                word.text, extended=True, ignore_case=word in acl.ignoring_case, alphabet=URL_CHARS
+            )
         except (ValueError, TooComplexError) as error:
             fix = "name the hosts instead"
             self._note(f"{quoted(word.text)} cannot be read: {error}", word.source, fix)
@@ -307,4 +316,11 @@ def _protocol(names: set[str], acl: Acl, view: View) -> Meaning:
 
 def _is_everybody(acl: Acl) -> bool:
     texts = {word.text for word in acl.words}
-    return acl.type == "src" and ("all" in texts or {"0.0.0.0/0", "::/0"} <= texts)
+    return acl.type == "src" and not texts.isdisjoint({"all", "0.0.0.0/0", "0/0"})
+
+
+def _is_flag(text: str, acl: Acl, *, is_first: bool) -> bool:
+    """Tell whether a word is an option: before the values, and of expressions also among them."""
+    if text in {"-i", "+i"} and acl.type in (_HOST_EXPRESSIONS | set(_URL_EXPRESSIONS)):
+        return True
+    return is_first and _FLAG(text) is not None

@@ -71,9 +71,13 @@ def _urls_expr(
 class UrlExpression:
     """An expression about a whole URL, or about its path and query alone."""
 
-    def __init__(self, expr: Expr | None, *, of_path: bool) -> None:
-        """Take an expression that may match anywhere; None: one that cannot be read."""
+    def __init__(self, expr: Expr | None, *, of_path: bool, as_sent: bool = False) -> None:
+        """Take an expression that may match anywhere; None: one that cannot be read.
+
+        With `as_sent` the usual port may be in a URL, too.
+        """
         self._expr = expr
+        self._as_sent = as_sent
         self._of_path = of_path
         try:
             self._automaton = None if expr is None else Automaton(expr, anywhere=True)
@@ -103,16 +107,18 @@ class UrlExpression:
         """Yield hosts of a pattern and paths with which it matches every URL."""
         if self._expr is None:
             return
+        found: list[tuple[HostPattern, Globs]] = []
         for host, prefix in self._guesses(pattern):
-            if self.covers(scheme, host, None, any_port=any_port):
-                yield host, None
-                continue
-            globs = tuple(
-                glob
-                for glob in _globs_of(prefix)
-                if self.covers(scheme, host, (glob,), any_port=any_port)
-            )
-            if globs:
+            globs: Globs = None
+            if not self.covers(scheme, host, None, any_port=any_port):
+                globs = tuple(
+                    glob
+                    for glob in _globs_of(prefix)
+                    if self.covers(scheme, host, (glob,), any_port=any_port)
+                )
+            is_known = any(each.includes(host) and globs == those for each, those in found)
+            if globs != () and not is_known:
+                found.append((host, globs))
                 yield host, globs
 
     def bound(self, scheme: Scheme, pattern: HostPattern) -> Globs:
@@ -121,7 +127,7 @@ class UrlExpression:
             return None
         urls = self._urls(scheme, pattern, None)
         for _, prefix in self._guesses(pattern):
-            globs = tuple(_globs_of(prefix))
+            globs = _bounds_of(prefix)
             if globs and self._none([urls, self._automaton], [self._urls(scheme, pattern, globs)]):
                 return globs
         return None
@@ -131,7 +137,7 @@ class UrlExpression:
     ) -> Automaton | None:
         if self._of_path:
             return Automaton(paths_expr(globs))
-        expr = _urls_expr(scheme, pattern, globs, any_port=any_port)
+        expr = _urls_expr(scheme, pattern, globs, any_port=any_port or self._as_sent)
         return None if expr is None else Automaton(expr)
 
     @staticmethod
@@ -185,6 +191,14 @@ def _globs_of(prefix: str) -> Iterable[str]:
         if _is_glob(wanted[0]):
             wanted = [wanted[0], prefix]
     return tuple(glob for glob in wanted if _is_glob(glob))
+
+
+def _bounds_of(prefix: str) -> tuple[str, ...]:
+    """Return globs of all that begins so, also with empty segments, which no server means."""
+    if not prefix.startswith("/"):
+        return ()
+    glob = f"{prefix}**" if prefix.endswith("/") else f"{prefix}*/**"
+    return (glob,) if _is_glob(glob) else ()
 
 
 def _is_glob(text: str) -> bool:

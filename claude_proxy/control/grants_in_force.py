@@ -201,7 +201,7 @@ class GrantsInForce:
         return Changes(ended=ended)
 
     def _note_ends(self, gone: Mapping[int, Grant]) -> Changes:
-        """Return what has ended, whoever noticed, and note in the store what nobody has."""
+        """Return what has ended, and note in the store what no process has noted."""
         now, store = self._clock(), self._store
         ended, self._last_taken = self._last_taken, []
         ended += [Ended(grant, self._why(grant)) for grant in gone.values()]

@@ -81,7 +81,7 @@ class Grant:
         if self.lasts_ns is None and self.uses is None and self.run is None:
             raise ValueError("a grant needs an end: a time, a number of uses, or a run")
         if not self.rules or (self.lasts_ns is not None and self.lasts_ns <= 0):
-            raise ValueError("a grant for nothing")
+            raise ValueError("a grant that opens nothing")
         if (self.uses is None) != (self.uses_left is None) or self.uses == 0:
             raise ValueError("a grant has no use")
         if self.kind is GrantKind.OPEN:

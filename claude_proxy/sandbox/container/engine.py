@@ -193,7 +193,7 @@ class Engine:
         return _docker_info(found)
 
     def _refuse_service(self, found: Mapping[str, Any]) -> None:
-        """Refuse a podman that only hands on what it is asked for, as containers.conf may say.
+        """Refuse a podman that only passes its work to a service, as containers.conf may say.
 
         The service does the work in namespaces of its own: a build there has the host's network.
         """

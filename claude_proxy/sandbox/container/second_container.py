@@ -1,4 +1,4 @@
-"""Second container beside a running one, for one program of ours, with a Python that is lent to it.
+"""Second container beside a running one, for one of our programs, with a Python that is lent to it.
 
 Law kept: nothing is left. It has the first one's network and mounts, so it is removed however the
 program ends: an engine's process that is killed leaves its container running.

@@ -1,6 +1,7 @@
 """Control socket probes: the sockets by which the owner of a proxy changes what it allows.
 
-Whoever reaches one can ask for `status`, and is through: it could open everything just as well.
+A program that reaches one can ask for `status`, and is through: it could as well open
+everything.
 """
 
 import errno

@@ -35,7 +35,7 @@ from claude_proxy.sandbox.container.engine import Engine, ImageQuestion
 from claude_proxy.sandbox.container.keeper_link import KeeperEndedError
 from claude_proxy.sandbox.container.keeper_start import start_keeper
 from claude_proxy.sandbox.container.keeper_task import KeeperTask
-from claude_proxy.sandbox.container.plan import least_limits
+from claude_proxy.sandbox.container.plan import least_limits, project_mounts
 from claude_proxy.sandbox.container.plan.model import (
     NAME_LABEL,
     PLAN_LABEL,
@@ -132,18 +132,29 @@ def plan_of(prepared: Prepared, *, dry: bool = False) -> tuple[ContainerPlan, Ma
     """Return the plan of a container, and the files that it shows; nothing is made."""
     prepared = replace(prepared, spec=container_clone.as_planned(prepared.spec))
     git = container_repositories.found_in(prepared.spec.run.sandbox, prepared.directory)
-    plan, shown, _ = _planned(prepared, git, dry=dry)
-    return plan, shown
+    found = _planned(prepared, git, dry=dry)
+    return found.plan, found.shown
 
 
-def _planned(
-    prepared: Prepared, git: GitMounts, *, dry: bool = False
-) -> tuple[ContainerPlan, Mapping[str, bytes], SandboxPlan]:
-    """Return the plan of a container, the files that it shows, and the plan of a run like it."""
+@dataclass(frozen=True, slots=True)
+class _Planned:
+    """The plan of a container, and what it was made of."""
+
+    plan: ContainerPlan
+    shown: Mapping[str, bytes]  # files
+    by_host: SandboxPlan  # the plan of a run of the same project
+    inside: SandboxPlan  # what of that a container has, by the paths there
+
+
+def _planned(prepared: Prepared, git: GitMounts, *, dry: bool = False) -> _Planned:
     spec = prepared.spec
     planned, shown = project_plan.plan_of_run(spec.run, prepared.bindings, git=git, dry=dry)
-    place = ContainerPlace(prepared.directory, _owner_of(spec), __version__, _policy_of(spec), git)
-    return plan_container(spec, prepared.facts, prepared.image, planned, place), shown, planned
+    inside = project_mounts.inside(planned, spec.run.sandbox, git)
+    place = ContainerPlace(
+        prepared.directory, _owner_of(spec), __version__, _policy_of(spec), git, inside
+    )
+    plan = plan_container(spec, prepared.facts, prepared.image, planned, place)
+    return _Planned(plan, shown, planned, inside)
 
 
 def _owner_of(spec: ContainerSpec) -> tuple[int, int]:
@@ -265,16 +276,18 @@ def _walled(
     owner = _owner_of(prepared.spec)
     container_repositories.make(git, sandbox, directory, owner)
     try:
-        plan, shown, planned = _planned(prepared, git)
-        for created in created_paths.create(planned):
+        found = _planned(prepared, git)
+        for created in created_paths.create(found.by_host):
             if os.geteuid() == 0:
                 os.chown(created.path, *owner, follow_symlinks=False)
-        project = walled_project.walled(planned, sandbox, git, directory, statedir)
+        project = walled_project.walled(
+            found.by_host, sandbox, git, directory, statedir, found.inside
+        )
     except BaseException:
         container_repositories.finish(directory, statedir, say)
         _forget_empty(directory)
         raise
-    return project, plan, shown
+    return project, found.plan, found.shown
 
 
 def _forget_empty(directory: Path) -> None:
@@ -334,12 +347,12 @@ def _start_running(
 ) -> int:
     spec = prepared.spec
     git = container_repositories.found_in(spec.run.sandbox, prepared.directory)
-    plan, shown, planned = _planned(prepared, git)
-    _write_shown(prepared.directory, shown)
+    found = _planned(prepared, git)
+    _write_shown(prepared.directory, found.shown)
     project = walled_project.walled_again(
-        planned, spec.run.sandbox, git, prepared.directory, spec.run.settings.statedir
+        found.by_host, spec.run.sandbox, git, prepared.directory, spec.run.settings.statedir
     )
-    return _keep_running(prepared, stored, plan, state, say, project)
+    return _keep_running(prepared, stored, found.plan, state, say, project)
 
 
 def is_ours(state: ContainerState, stored: StoredContainer) -> bool:

@@ -36,14 +36,20 @@ class WalledProject:
         container_repositories.finish(self.directory, self.statedir, say)
 
 
-def walled(
-    planned: SandboxPlan, sandbox: SandboxSpec, git: GitMounts, directory: Path, statedir: Path
+def walled(  # noqa: PLR0913 - what is known of it
+    planned: SandboxPlan,
+    sandbox: SandboxSpec,
+    git: GitMounts,
+    directory: Path,
+    statedir: Path,
+    inside: SandboxPlan | None = None,
 ) -> WalledProject:
     """Return the project of a container that starts, with what it shows held open.
 
-    ClaudeProxyError if something is not where it was judged.
+    `inside` is what `project_mounts` says, if that is known. ClaudeProxyError if something is not
+    where it was judged.
     """
-    inside = project_mounts.inside(planned, sandbox, git)
+    inside = inside or project_mounts.inside(planned, sandbox, git)
     expected = None if git.covers(planned.project) else sandbox.project_id
     sources = MountSources.opened(inside, expected)
     return WalledProject(planned, inside, git, sources, directory, statedir)

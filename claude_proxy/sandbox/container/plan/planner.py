@@ -61,6 +61,7 @@ class ContainerPlace:
     version: str  # of this program
     policy: str = ""  # in words
     git: GitMounts = field(default_factory=GitMounts)  # the container's own Git directories
+    inside: SandboxPlan | None = None  # what `project_mounts` says, where it is known already
 
 
 def plan_container(
@@ -213,7 +214,7 @@ class _Planner:
     def _of_the_run(self) -> Iterator[ContainerMount]:
         """Yield what the plan of a run shows of the project and of the paths that are named."""
         sandbox = self._spec.run.sandbox
-        found = project_mounts.inside(self._planned, sandbox, self._place.git)
+        found = self._place.inside or project_mounts.inside(self._planned, sandbox, self._place.git)
         for mount in found.mounts:
             yield from self._taken(mount, PurePosixPath(mount.at))
         shown = {mount.at for mount in found.mounts}

@@ -36,6 +36,7 @@ from claude_proxy.sandbox.container.keeper_link import KeeperEndedError
 from claude_proxy.sandbox.container.keeper_start import start_keeper
 from claude_proxy.sandbox.container.keeper_task import KeeperTask
 from claude_proxy.sandbox.container.plan import least_limits, project_mounts
+from claude_proxy.sandbox.container.plan.bind_words import listed
 from claude_proxy.sandbox.container.plan.model import (
     NAME_LABEL,
     PLAN_LABEL,
@@ -233,7 +234,7 @@ def _make_and_run(
     try:
         with _environment_file(plan, variables) as file:
             attached = ["--detach"] if spec.detach else engine.attached_words()
-            words = ["run", *attached, "--env-file", str(file)]
+            words = ["run", *attached, "--env-file", listed(file, engine.kind)]
             call = _Call([*words, *plan.words], spec.detach, project)
             code = _start(prepared, stored, way, say, call)
         if not spec.detach:
@@ -515,7 +516,7 @@ def _start(
     if way is None:
         hook = enter.place_hook(prepared.directory)
         hooks = [*map(str, prepared.facts.hooks), str(hook.hooks)]
-        words = [*(f"--hooks-dir={path}" for path in hooks), *words]
+        words = [*(f"--hooks-dir={listed(path, engine.kind)}" for path in hooks), *words]
     began_ns = time.time_ns()
     task = KeeperTask(
         spec.run,

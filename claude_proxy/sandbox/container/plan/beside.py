@@ -7,6 +7,7 @@ is attached to, and what says where its network comes from.
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
+from claude_proxy.sandbox.container.plan.bind_words import bind_words
 from claude_proxy.sandbox.container.plan.model import ContainerPlan
 
 _WITH_VALUE = ("--name", "--hostname", "--network", "--label", "--entrypoint", "--userns")
@@ -24,7 +25,7 @@ def beside(
         *_user_namespace(plan),
         *_kept(plan.options),
         *plan.mount_options,
-        *("--volume", f"{lent}:{at}:ro"),
+        *bind_words(lent, at, writable=False),
         *("--entrypoint", first),
         plan.image,
         *rest,

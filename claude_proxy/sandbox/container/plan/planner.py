@@ -11,8 +11,13 @@ from dataclasses import field
 from pathlib import Path, PurePosixPath
 
 from claude_proxy.deferred.data_classes import dataclass, replace
-from claude_proxy.errors import ConfigError
-from claude_proxy.sandbox.container.plan import hardening, passwd_file, project_mounts, wrappers
+from claude_proxy.sandbox.container.plan import (
+    bind_words,
+    hardening,
+    passwd_file,
+    project_mounts,
+    wrappers,
+)
 from claude_proxy.sandbox.container.plan.model import (
     NAME_LABEL,
     PLAN_LABEL,
@@ -234,6 +239,7 @@ class _Planner:
     def _mount_options(self, mounts: tuple[ContainerMount, ...]) -> Iterator[str]:
         for mount in mounts:
             if mount.source is None:
+                bind_words.refuse_colon(mount.at)
                 size = [] if mount.size is None else [f"size={mount.size}"]
                 # What the image has there is not copied. The runtime gives it the mode that the
                 # image's directory has, so it must belong to the user.
@@ -241,20 +247,19 @@ class _Planner:
                 words = ["rw" if mount.writable else "ro", "nosuid", "nodev", *own, *size]
                 yield from ("--tmpfs", f"{mount.at}:{','.join(words)},mode={mount.mode}")
             else:
-                yield from ("--volume", self._volume(mount) if mount.source else str(mount.at))
-
-    def _volume(self, mount: ContainerMount) -> str:
-        for path in (str(mount.source), str(mount.at)):
-            if ":" in path:
-                raise ConfigError(
-                    "an engine cannot mount a path with a colon in it",
-                    where=path,
-                    fix="rename it, or leave it out",
+                # A volume without a name has no source.
+                yield from (
+                    self._bind(mount, mount.source)
+                    if mount.source
+                    else (
+                        "--volume",
+                        str(mount.at),
+                    )
                 )
-        words = "rw" if mount.writable else "ro"
-        if self._engine.selinux and mount.at.is_relative_to(WORKSPACE):
-            words += ",Z"
-        return f"{mount.source}:{mount.at}:{words}"
+
+    def _bind(self, mount: ContainerMount, source: Path | str) -> tuple[str, str]:
+        label = self._engine.selinux and mount.at.is_relative_to(WORKSPACE)
+        return bind_words.bind_words(source, mount.at, writable=mount.writable, private_label=label)
 
     # --- environment and files
 

@@ -6,11 +6,12 @@ Laws kept: fail closed: without the other container, this one cannot start. Noth
 but the relay and its Python is shown, and that only where there is no other way.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from claude_proxy.deferred.data_classes import dataclass, replace
 from claude_proxy.errors import ConfigError
+from claude_proxy.sandbox.container.plan.bind_words import bind_words
 from claude_proxy.sandbox.container.plan.model import (
     LABEL,
     ContainerMount,
@@ -47,9 +48,7 @@ class HolderPlan:
     @property
     def words(self) -> tuple[str, ...]:
         """What follows `create` or `run`."""
-        shown = (f"{one.source}:{one.at}:ro" for one in self.mounts)
-        volumes = (word for one in shown for word in ("--volume", one))
-        return (*self.options, *volumes, self.image, *self.command)
+        return (*self.options, *_bound(self.mounts), self.image, *self.command)
 
 
 def holder_name(name: str, *, again: bool = False) -> str:
@@ -141,15 +140,20 @@ def with_relay(
     ]
     first, *rest = relay
     shown = (lent, ContainerMount(WAY_OUT_INSIDE, way_out))
-    volumes = (word for one in shown for word in ("--volume", f"{one.source}:{one.at}:ro"))
     return replace(
         plan,
         way=Way.INSIDE,
         options=(*_without_flag(plan.options, "--init"), "--entrypoint", first),
         mounts=(*plan.mounts, *shown),
-        mount_options=(*plan.mount_options, *volumes),
+        mount_options=(*plan.mount_options, *_bound(shown)),
         command=(*rest, *listening, "--", *command),
     )
+
+
+def _bound(mounts: Iterable[ContainerMount]) -> Iterator[str]:
+    """Yield the words that mount paths of the host, read-only."""
+    for one in mounts:
+        yield from bind_words(one.source or "", one.at, writable=False)
 
 
 def _values(options: Sequence[str], name: str) -> list[str]:

@@ -166,12 +166,15 @@ def test_limits_are_set_or_it_is_said_that_they_are_not() -> None:
     assert any("not limited" in note for note in without.notes)
 
 
-def test_a_path_that_an_engine_cannot_mount_is_refused() -> None:
-    named = Path("/srv/a:b")
-    spec = a_spec(a_sandbox(allow_rw=(named,)))
+def test_a_path_with_a_colon_is_mounted_and_one_that_is_not_utf_8_refused() -> None:
+    def of(named: Path) -> ContainerPlan:
+        spec = a_spec(a_sandbox(allow_rw=(named,)))
+        return a_plan(spec, planned=a_run_plan(Mount(MountKind.WRITE, named, named)))
 
-    with pytest.raises(ConfigError, match="colon"):
-        a_plan(spec, planned=a_run_plan(Mount(MountKind.WRITE, named, named)))
+    (words,) = follows(of(Path("/srv/a:b")), "--mount")
+    assert words == '"type=bind","source=/srv/a:b","target=/srv/a:b"'
+    with pytest.raises(ConfigError, match="UTF-8"):
+        of(Path("/srv/\udcff"))
 
 
 def test_a_terminal_and_removal_are_asked_for() -> None:

@@ -151,4 +151,4 @@ class Attached:
         named = _PROGRAM.search(said.decode("utf-8", "replace").replace('\\"', '"'))
         if named is not None and code in {NOT_EXECUTABLE, NOT_FOUND}:
             return NoProgramError(named[1] or named[2], code)
-        return explained(self._engine, "run", said)
+        return explained(self._engine, "run", said, code or 1)

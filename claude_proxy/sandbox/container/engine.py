@@ -14,6 +14,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from signal import Signals
 from typing import Any
 
 from claude_proxy.errors import ClaudeProxyError, ConfigError
@@ -364,7 +365,7 @@ class Call:
                 ) from error
             raise
         if self._process.returncode:
-            raise explained(self._engine, self._words[0], err)
+            raise explained(self._engine, self._words[0], err, self._process.returncode)
         return out
 
     def drop(self) -> None:
@@ -482,8 +483,17 @@ _KNOWN = (
 )
 
 
-def explained(engine: Engine, command: str, said: bytes) -> EngineError:
-    """Return the error for what an engine has said, with the fix if it is known."""
+def explained(engine: Engine, command: str, said: bytes, code: int = 1) -> EngineError:
+    """Return the error for what an engine has said, with the fix if it is known.
+
+    `code` is its exit code, or -n if signal n has ended it.
+    """
+    if code < 0:
+        return EngineError(
+            f"{engine.kind} {command} was ended by {Signals(-code).name}",
+            where=str(engine.program),
+            fix="try again; after SIGKILL, see whether this machine had memory left: dmesg",
+        )
     text = " ".join(said.decode("utf-8", "replace").split())
     text = re.sub(r"^(?:docker: |Error: |Error response from daemon: )+", "", text)
     for pattern, what, fix in _KNOWN:

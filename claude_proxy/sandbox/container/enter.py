@@ -26,7 +26,19 @@ _ASKED, _ANSWER = "hook.asked", "hook.answer"
 _GO, _STOP = b"go\n", b"stop\n"
 _HOOK_TIMEOUT_S = 150  # longer than a proxy may take to start
 _STATE_LIMIT = 64 * 1024
-_SCRIPT = 'cat > "$1" && read -r answer < "$2" && [ "$answer" = go ]'
+# It ends with the keeper, as the engine holds the container for as long as it runs. Nothing in it
+# waits for the other side to open a pipe, and what watches has none of its streams, which the
+# runtime reads to their end.
+_SCRIPT = """\
+keeper=$3 hook=$$
+alive() { read -r state < "/proc/$keeper/stat" && case "$state" in *") "[ZX]" "*) false ;; esac; }
+exec 3<> "$1" 4<> "$2" && alive || exit 1
+{ while alive; do sleep 1; done; kill -KILL "$hook"; } < /dev/null > /dev/null 2>&1 &
+cat >&3 && read -r answer <&4 && [ "$answer" = go ]
+code=$?
+kill "$!"
+exit "$code"
+"""
 _LOOPBACK = "lo"
 INTERFACE = "claude-proxy"  # of `fake_network`, with the one route that it has: 198.18.0.0/15
 _MULTICAST = "ff" + 30 * "0"  # ff00::/8, which the kernel adds for each link
@@ -59,25 +71,26 @@ class HookFiles:
         return self.directory / HOOKS
 
 
-def place_hook(directory: Path) -> HookFiles:
-    """Write the hook into the directory of a container, and make its pipes."""
+def place_pipes(directory: Path) -> HookFiles:
+    """Make the pipes of a hook in the directory of a container."""
     files = HookFiles(directory)
     store.make_directory(files.hooks)
-    hook = {
-        "version": "1.0.0",
-        "hook": {
-            "path": "/bin/sh",
-            "args": ["sh", "-c", _SCRIPT, "hook", str(files.asked), str(files.answer)],
-            "timeout": _HOOK_TIMEOUT_S,
-        },
-        "when": {"always": True},
-        "stages": ["createRuntime"],
-    }
-    store.write(files.hooks, "claude-proxy.json", json.dumps(hook).encode())
     for path in (files.asked, files.answer):
         path.unlink(missing_ok=True)
         os.mkfifo(path, 0o600)
     return files
+
+
+def place_hook(files: HookFiles, keeper: int) -> None:
+    """Write the hook, which waits for as long as the process `keeper` runs."""
+    words = ["sh", "-c", _SCRIPT, "hook", str(files.asked), str(files.answer), str(keeper)]
+    hook = {
+        "version": "1.0.0",
+        "hook": {"path": "/bin/sh", "args": words, "timeout": _HOOK_TIMEOUT_S},
+        "when": {"always": True},
+        "stages": ["createRuntime"],
+    }
+    store.write(files.hooks, "claude-proxy.json", json.dumps(hook).encode())
 
 
 class HookCall:
@@ -114,7 +127,7 @@ class HookCall:
         os.write(self._answer, _GO if go else _STOP)
 
     def close(self) -> None:
-        """Close the pipes; a hook that still waits goes on waiting until its time is over."""
+        """Close the pipes; a hook that still waits ends with this process."""
         for descriptor in (self._asked, self._answer):
             os.close(descriptor)
 

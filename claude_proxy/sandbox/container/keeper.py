@@ -286,11 +286,10 @@ class Keeper:
         for report in (report for report in reports if report is not None):
             waiting.register(report, select.POLLIN)
         with ExitStack() as closing:
-            for helper in self._helpers:
-                for process in helper.alive:
-                    ended = os.pidfd_open(process.pid)
-                    closing.callback(os.close, ended)
-                    waiting.register(ended, select.POLLIN)
+            try:
+                self._watch_helpers(waiting, closing)
+            except ProcessLookupError:
+                return  # one has ended just now: it is looked after at once
             dues = [helper.due for helper in self._helpers]
             dues += [] if self._wall is None else [self._wall.due]
             due = [at - now for at in dues if at is not None]
@@ -303,6 +302,13 @@ class Keeper:
             self._serve_order()
         if any(descriptor in ready for descriptor in self._launcher.descriptors):
             self._hear_launcher()
+
+    def _watch_helpers(self, waiting: select.poll, closing: ExitStack) -> None:
+        for helper in self._helpers:
+            for process in helper.alive:
+                ended = os.pidfd_open(process.pid)
+                closing.callback(os.close, ended)
+                waiting.register(ended, select.POLLIN)
 
     def _tell(self, line: str) -> None:
         """Tell the user something, or keep it for the next command where nobody waits any more."""

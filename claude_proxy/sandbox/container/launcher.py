@@ -32,7 +32,8 @@ from claude_proxy.sandbox.container import (
 from claude_proxy.sandbox.container.attached import Attached
 from claude_proxy.sandbox.container.container_clone import HeldClone
 from claude_proxy.sandbox.container.engine import Engine, ImageQuestion
-from claude_proxy.sandbox.container.keeper_link import KeeperEndedError
+from claude_proxy.sandbox.container.enter import HookFiles
+from claude_proxy.sandbox.container.keeper_link import KeeperChannel, KeeperEndedError
 from claude_proxy.sandbox.container.keeper_start import start_keeper
 from claude_proxy.sandbox.container.keeper_task import KeeperTask
 from claude_proxy.sandbox.container.plan import least_limits, project_mounts
@@ -514,7 +515,7 @@ def _start(
     spec, engine, detached = prepared.spec, prepared.engine, call.detached
     hook, words = None, call.words
     if way is None:
-        hook = enter.place_hook(prepared.directory)
+        hook = enter.place_pipes(prepared.directory)
         hooks = [*map(str, prepared.facts.hooks), str(hook.hooks)]
         words = [*(f"--hooks-dir={listed(path, engine.kind)}" for path in hooks), *words]
     began_ns = time.time_ns()
@@ -531,6 +532,7 @@ def _start(
         project=call.project,
     )
     with contextlib.closing(start_keeper(task)) as keeper:
+        _place_hook(hook, keeper)
         _leave_clone(prepared)
         if way is not None:
             try:
@@ -565,6 +567,11 @@ def _start(
     if spec.run.sandbox.has_proxy:
         run_reports.report_denials(spec.run, spec.name, began_ns, say)
     return code
+
+
+def _place_hook(hook: HookFiles | None, keeper: KeeperChannel) -> None:
+    if hook is not None:
+        enter.place_hook(hook, keeper.pid)
 
 
 def _leave_name(spec: ContainerSpec) -> None:

@@ -37,7 +37,7 @@ def attached(
     script: str, channel: KeeperChannel, directory: Path, *, quiet: bool = False
 ) -> Attached:
     words = ["/bin/sh", "-c", script]
-    return Attached(ENGINE, words, channel, enter.place_hook(directory), quiet=quiet)
+    return Attached(ENGINE, words, channel, enter.place_pipes(directory), quiet=quiet)
 
 
 def test_the_exit_code_is_that_of_the_engines_process(tmp_path: Path, ends: Ends) -> None:

@@ -375,3 +375,9 @@ def test_docker_is_asked_where_the_context_of_the_user_leads(tmp_path: Path) -> 
     assert "SECRET" not in variables
     with pytest.raises(ConfigError, match="on another machine"):
         docker(tmp_path, "ssh://me@elsewhere").facts()
+
+
+def test_an_engine_that_was_killed_is_said_to_be(tmp_path: Path) -> None:
+    problem = explained(engine(tmp_path), "info", b"", -9)
+
+    assert problem.what == "podman info was ended by SIGKILL"

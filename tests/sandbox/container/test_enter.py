@@ -20,11 +20,12 @@ from tests.support.waiting import until
 
 @pytest.fixture
 def files(tmp_path: Path) -> HookFiles:
-    return enter.place_hook(tmp_path)
+    return enter.place_pipes(tmp_path)
 
 
-def hook_of(files: HookFiles) -> "subprocess.Popen[bytes]":
+def hook_of(files: HookFiles, keeper: int | None = None) -> "subprocess.Popen[bytes]":
     """Start the hook as a runtime does."""
+    enter.place_hook(files, os.getpid() if keeper is None else keeper)
     (path,) = files.hooks.iterdir()
     hook = json.loads(path.read_text())
     assert hook["stages"] == ["createRuntime"]
@@ -57,6 +58,23 @@ def test_an_answer_waits_for_a_hook_that_comes_to_read_it_late(files: HookFiles)
             late.stdin.close()
 
             assert late.wait(60) == 0
+
+
+@pytest.mark.parametrize("asks", [True, False])
+@pytest.mark.parametrize("is_collected", [True, False])
+def test_a_hook_ends_with_its_keeper(files: HookFiles, *, asks: bool, is_collected: bool) -> None:
+    keeper = subprocess.Popen(["sleep", "1000"])
+    with hook_of(files, keeper.pid) as process:
+        assert process.stdin is not None
+        if asks:
+            process.stdin.write(b'{"pid": 4711}')
+            process.stdin.close()
+        keeper.kill()
+        if is_collected:
+            keeper.wait()
+
+        assert process.wait(60) != 0
+    keeper.wait()
 
 
 def test_a_hook_that_does_not_come_is_an_error(files: HookFiles) -> None:

@@ -145,7 +145,10 @@ def adopt() -> None:
     from claude_proxy.sandbox.adopted_process import AdoptedProcess  # noqa: PLC0415 - no run's
 
     if _Early.waiting is not None:
-        _Early.waiting.process = AdoptedProcess(_Early.waiting.process.pid)
+        try:
+            _Early.waiting.process = AdoptedProcess(_Early.waiting.process.pid)
+        except ProcessLookupError:  # it has ended; another one is started when there is a task
+            leave()
 
 
 def leave() -> None:

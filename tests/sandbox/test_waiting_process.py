@@ -172,3 +172,16 @@ def test_a_machine_without_room_for_it_starts_none(monkeypatch: pytest.MonkeyPat
     waiting_process.expect(["true"], SECRETS)
 
     assert waiting_process.take() is None
+
+
+def test_one_that_has_ended_is_not_adopted() -> None:
+    waiting_process.expect(["--allow-rw", "."], {})
+    early = waiting_process.take()
+    assert early is not None
+    early.process.kill()
+    early.process.wait()
+    waiting_process._Early.waiting = early
+
+    waiting_process.adopt()
+
+    assert waiting_process.take() is None

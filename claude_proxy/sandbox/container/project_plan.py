@@ -46,7 +46,8 @@ def plan_of_run(
         git=git or GitMounts(),
         bwrap=_NO_BWRAP,
     )
-    planned = plan_sandbox(spec, seen)
+    # The image has roots of its own; hundreds of links of the host's would be planned for nothing.
+    planned = plan_sandbox(spec, replace(seen, certificates={}))
     named = (
         *(("--allow-ro", path) for path in spec.allow_ro),
         *(("--allow-rw", path) for path in spec.allow_rw),

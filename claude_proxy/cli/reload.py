@@ -3,6 +3,9 @@
 Law kept: "applied" is said only when every process of the proxy judges by the new policy.
 """
 
+import contextlib
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -25,6 +28,7 @@ A policy with a mistake is rejected, and the last valid one stays in force: exit
 """
 
 PATIENCE_S = 70.0  # a file that a program keeps open for writing is read after a minute
+_SILENT_S = 4.0
 _TRIES = 3  # while the file changes between one worker's reload and the next
 
 
@@ -37,7 +41,8 @@ def command(*, name: str | None, every: bool, as_json: bool) -> int:
     code = 0
     for proxy in running.chosen(name, every=every):
         try:
-            answer = reloaded(proxy)
+            with _told_of_wait(proxy):
+                answer = reloaded(proxy)
         except ClaudeProxyError as error:
             code = code or error.exit_code
             _print_rejected(proxy, error, as_json=as_json)
@@ -45,6 +50,19 @@ def command(*, name: str | None, every: bool, as_json: bool) -> int:
             code = code or (0 if answer["complaint"] is None else ConfigError.exit_code)
             _print_applied(proxy, answer, as_json=as_json)
     return code
+
+
+@contextlib.contextmanager
+def _told_of_wait(proxy: Proxy) -> Iterator[None]:
+    """Say what is waited for if it takes long."""
+    text = f"claude-proxy: {proxy.name}: waiting until the changed file is written completely"
+    timer = threading.Timer(_SILENT_S, click.echo, (text,), {"err": True})
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def reloaded(proxy: Proxy) -> dict[str, Any]:

@@ -32,6 +32,7 @@ same. The exit code is 1 if a proxy does not answer.
 
 _AT_A_TIME = 16
 _LABEL_WIDTH = 11
+_WHY_WITHOUT = "without a proxy: it joined another, has no network, or its proxy has ended"
 _MOST_TUNNELS = 10  # that are listed for one proxy
 
 
@@ -131,7 +132,7 @@ def _print(
     blocks = [list(lines_of(report)) for report in reports]
     blocks += [
         [
-            f"{one.name}  run, without a proxy of its own (it joined one, or has no network)",
+            f"{one.name}  run, {_WHY_WITHOUT}",
             _line("runs", f"{escape_text(one.program)} in {escape_text(one.project or '?')}"),
         ]
         for one in others

@@ -14,7 +14,9 @@ from pathlib import Path
 import click
 
 from claude_proxy.audit.sinks import encoded
-from claude_proxy.cli import running
+from claude_proxy.cli import running, running_containers
+from claude_proxy.cli.container_options import statedir as statedir_in_force
+from claude_proxy.cli.container_options import statedir_option
 from claude_proxy.control import client, protocol
 from claude_proxy.control.client import Proxy, UnreachableError
 from claude_proxy.control.protocol import ControlError, ProxyFacts
@@ -31,7 +33,7 @@ Open requests may finish first. The exit code is 1 if it has not ended in time; 
 ends it at once.
 """
 
-_NO_PROXY = 0  # workers, of a run that has no proxy of its own
+_NO_PROXY = 0  # workers, of a run or container that has no proxy of its own
 
 
 @click.command(name="stop", epilog=EPILOG)
@@ -47,10 +49,13 @@ _NO_PROXY = 0  # workers, of a run that has no proxy of its own
     help="How long to wait for the end; a container that has not ended then is killed.",
 )
 @running.json_option
-def command(*, names: tuple[str, ...], every: bool, seconds: int, as_json: bool) -> int:
+@statedir_option
+def command(
+    *, names: tuple[str, ...], every: bool, seconds: int, as_json: bool, statedir: str | None
+) -> int:
     """Stop a running proxy, run or container."""
     code = 0
-    for one in _meant(names, every=every):
+    for one in _meant(names, statedir_in_force(statedir), every=every):
         try:
             _stop(one, seconds)
         except ClaudeProxyError as error:
@@ -66,9 +71,15 @@ def command(*, names: tuple[str, ...], every: bool, seconds: int, as_json: bool)
     return code
 
 
-def _meant(names: Sequence[str], *, every: bool) -> list[Proxy]:
+def _meant(names: Sequence[str], statedir: Path, *, every: bool) -> list[Proxy]:
     known = running.proxies()
-    targets = [*known, *map(_target_of, running.runs_without_proxy(known))]
+    runs = running.runs_without_proxy(known)
+    lost = running_containers.without_proxy(statedir, known, runs)
+    targets = [
+        *known,
+        *(_without_proxy(running.RUN, one.name, one.pid, one.project) for one in runs),
+        *(_without_proxy(running.CONTAINER, name, 0, "", str(statedir)) for name in lost),
+    ]
     if every and names:
         raise ConfigError("--all names everything", where=" ".join(names), fix="leave it out")
     if every:
@@ -79,16 +90,10 @@ def _meant(names: Sequence[str], *, every: bool) -> list[Proxy]:
     return [running.meant(None, targets)]
 
 
-def _target_of(run: running.RunWithoutProxy) -> Proxy:
+def _without_proxy(kind: str, name: str, pid: int, project: str, statedir: str = "") -> Proxy:
+    """Return what stands for a run or container that cannot be asked, and can be stopped."""
     facts = ProxyFacts(
-        run.name,
-        running.RUN,
-        run.pid,
-        0.0,
-        _NO_PROXY,
-        run=run.name,
-        program=run.program,
-        project=run.project,
+        name, kind, pid, 0.0, _NO_PROXY, run=name, project=project, statedir=statedir
     )
     return Proxy(facts, Path())
 

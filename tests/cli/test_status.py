@@ -124,7 +124,7 @@ def test_a_run_without_a_proxy_is_shown_too(
         _, rows, _ = shown(capsys, "--json")
         code, one, _ = shown(capsys, "lone")
 
-    assert "lone  run, without a proxy of its own" in out
+    assert "lone  run, without a proxy" in out
     assert "sleep in /there" in out
     assert json.loads(rows)["proxy"] is False
     assert (code, one) == (0, out)

@@ -200,8 +200,9 @@ def test_a_grant_of_a_run_or_a_project_is_not_for_other_runs(runs: Launches) -> 
 
 
 def test_a_joined_run_is_granted_what_it_asks_of_a_running_proxy(
-    start_proxy: StartProxy, runs: Launches
+    runs: Launches, start_proxy: StartProxy
 ) -> None:
+    # In this order, so that the proxy ends before what the runs have left is looked for.
     proxy = start_proxy(LIST, XDG_RUNTIME_DIR=str(runs.runtime))
     where = ["--proxy", f"127.0.0.1:{proxy.port}", "--confdir", str(proxy.confdir)]
     run = denied_run(runs, "joined", *where)

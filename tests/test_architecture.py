@@ -109,7 +109,9 @@ PURE = (
     "config.strict_yaml",
     "config.worker_count",
     "trust.client_environment",
+    "control.grant_texts",
     "control.protocol",
+    "control.stored_rules",
     "control.questions",
     "vault.dotenv",
     "proxy.connection_end",
@@ -348,10 +350,11 @@ def test_only_the_command_line_reads_arguments_and_environment() -> None:
     assert [read for read in reading if read not in ARGUED_READS] == []
 
 
-def test_only_the_audit_knows_sqlite() -> None:
+def test_only_the_audit_and_the_store_of_grants_know_sqlite() -> None:
     knowing = [module for module in MODULES if "sqlite3" in set(imports_of(module))]
 
-    assert [module for module in knowing if not module.startswith("audit.")] == []
+    others = [module for module in knowing if not module.startswith("audit.")]
+    assert others == ["control.grant_store"]
 
 
 def test_only_the_policy_makes_decisions() -> None:

@@ -55,7 +55,7 @@ def test_a_grant_that_nothing_bounds_cannot_be_created() -> None:
     "changes",
     [{"rules": ()}, {"lasts_ns": 0}, {"uses": 0, "uses_left": 0}, {"uses": 2}, {"uses_left": 2}],
 )
-def test_a_grant_for_nothing_cannot_be_created(changes: dict[str, Any]) -> None:
+def test_a_grant_that_grants_nothing_cannot_be_created(changes: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="grant"):
         grant(**changes)
 

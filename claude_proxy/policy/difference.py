@@ -159,7 +159,8 @@ def _opened_tunnels(was: Decision, now: Decision) -> _Found:
 
 def _opened_logins(target: Authority, old: Host, new: Host, was: Decision, now: Decision) -> _Found:
     """Yield the logins that may be used, and could not; of a new host only what is injected."""
-    if old.policy.credentials == new.policy.credentials and was.allowed:
+    known, bindings = old.policy.credentials, new.policy.credentials
+    if not (known or bindings) or (known == bindings and was.allowed):
         return
     for scheme in Scheme:
         if new.requests(scheme, target.port).is_empty:

@@ -50,7 +50,9 @@ class PathSet:
     def terms(self) -> tuple[_Term, ...]:
         """Return the positive part as alternatives: globs that a path must match all of."""
         first = [()] if self.whole else [(glob,) for glob in sorted(self.globs)]
-        second = [()] if self.within is None else [(glob,) for glob in sorted(self.within)]
+        if self.within is None:
+            return _without_narrower(first)
+        second = [(glob,) for glob in sorted(self.within)]
         return _without_narrower(_joined(one, two) for one, two in product(first, second))
 
 
@@ -185,6 +187,8 @@ def _joined(one: _Term, two: _Term) -> _Term:
 def _without_narrower(terms: Iterable[_Term]) -> tuple[_Term, ...]:
     """Return the terms that are not empty and not part of another one."""
     found = [term for term in dict.fromkeys(terms) if len(term) < 2 or meets(map(Glob, term))]  # noqa: PLR2004 - a single glob always matches something
+    if len(found) == 1:
+        return (found[0],)
     kept: list[_Term] = []
     for at, term in enumerate(found):
         others = (*kept, *found[at + 1 :])

@@ -12,11 +12,12 @@ from typing import Any
 
 from claude_proxy.control.protocol import Answer, problem_of
 from claude_proxy.proxy.connection import Services
+from claude_proxy.server.change_text import NO_CHANGE
 from claude_proxy.server.control_server import Call, ControlServer
 from claude_proxy.server.control_status import status_of, version_of
 from claude_proxy.server.gates import Gates
 from claude_proxy.server.prepared import Prepared
-from claude_proxy.server.reload import NO_CHANGE, Reloader
+from claude_proxy.server.reload import Reloader
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from claude_proxy.errors import ConfigError
 from claude_proxy.events import Notice
 from claude_proxy.proxy.connection import ClientConnection
 from claude_proxy.server import logs, off_loop
+from claude_proxy.server.change_text import entries_text, opened_text
 from claude_proxy.server.gates import Gates
 from claude_proxy.server.prepared import OnApplied, ignore_applied
 from claude_proxy.server.settling import SETTLED_S, SETTLED_TWICE_S, Settling
@@ -33,8 +34,6 @@ _POLL_INTERVAL_S = 0.25
 # one through mmap(2): after a load, and then now and again, what is in the files is compared.
 _VERIFY_AFTER_S = 2.0
 _VERIFY_EVERY_S = 30.0
-NO_CHANGE = "no rule changed"
-_MAX_LISTED = 10  # changes that are listed by name; the rest is only counted
 
 type RecordNotice = Callable[[Notice], None]
 
@@ -46,6 +45,7 @@ class _Change:
     loaded: Loaded
     added: tuple[str, ...]
     removed: tuple[str, ...]
+    opens: str  # what it allows more, in words; "": nothing is said about it
     loosens: bool
 
 
@@ -242,7 +242,9 @@ class Reloader:
             loaded = policy_files.load_for(settings, last, seen)
             _refuse_vanished(last, loaded, settings.allowlist)
             added, removed = last.policy.diff(loaded.policy)
-            return _Change(loaded, added, removed, last.policy.is_loosened_by(loaded.policy))
+            opens = opened_text(last.policy, loaded.policy, len(added) + len(removed))
+            loosens = last.policy.is_loosened_by(loaded.policy)
+            return _Change(loaded, added, removed, opens, loosens)
 
         change = await off_loop.compute(read)
         known, now = self._compared(dict(change.loaded.states))
@@ -264,7 +266,9 @@ class Reloader:
         self._loaded, self._rejected = change.loaded, None
         closed = sum(connection.withdraw() for connection in list(self._connections))
         self._close_warm()
-        text = _change(change.added, change.removed)
+        text = entries_text(change.added, change.removed)
+        if change.opens:
+            text += f"; {change.opens}"
         if closed:
             text += f"; {closed} open {'tunnel' if closed == 1 else 'tunnels'} closed"
         self._announce(f"{self._what.capitalize()} applied: {text}")
@@ -295,13 +299,3 @@ def _refuse_vanished(last: Loaded, loaded: Loaded, main: Path) -> None:
 
 def _vanished(path: Path, what: str, fix: str) -> ConfigError:
     return ConfigError(what, where=str(path), fix=fix)
-
-
-def _change(added: tuple[str, ...], removed: tuple[str, ...]) -> str:
-    parts = [f"+ {name}" for name in added[:_MAX_LISTED]] + [
-        f"- {name}" for name in removed[:_MAX_LISTED]
-    ]
-    if not parts:
-        return NO_CHANGE
-    more = len(added) + len(removed) - len(parts)
-    return ", ".join(parts) + (f" and {more} more" if more else "")

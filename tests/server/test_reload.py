@@ -144,7 +144,8 @@ def test_a_long_change_is_counted_and_not_spelled_out(owner: Owner) -> None:
 
     play(owner)
 
-    assert owner.said[0].endswith(" and 5 more")
+    assert " and 5 more; opens every request to https://h0.example; " in owner.said[0]
+    assert owner.said[0].endswith(" and 12 more")
 
 
 @pytest.mark.parametrize(
@@ -331,7 +332,9 @@ def test_a_policy_reloads_when_one_of_its_files_changes(
         owner.writes("allow: [g.example]\n", own)
         await until(lambda: owner.hosts == ["g.example"])
 
-        assert owner.said == ["Policy applied: + https://g.example ports 443"]
+        assert owner.said == [
+            "Policy applied: + https://g.example ports 443; opens every request to https://g.example"
+        ]
 
     watching(owner, story, monkeypatch)
 

@@ -21,6 +21,12 @@ TOKEN_FILE = "token"  # noqa: S105 - the name of the file
 RECORD = "record"  # lines of JSON, locked by the launcher as long as it lives
 CONTROL = "control"  # beside the directories of the runs: the sockets by which proxies are asked
 
+# Where the units of a system's services put theirs; whose user runs one, finds it there.
+_OF_SERVICES = (
+    Path("/run/claude-proxy/claude-proxy"),
+    Path("/run/claude-proxy-gateway/claude-proxy"),
+)
+
 _TOKEN_BYTES = 64
 _HEAD_BYTES = 16 * 1024  # of a record
 _DIRECTORIES = 4096  # that are looked at
@@ -41,7 +47,9 @@ def shown_name(text: str) -> str:
 
 def base_of(environ: Mapping[str, str]) -> Path:
     """Return the directory that contains the run directories of this user."""
-    given = environ.get("XDG_RUNTIME_DIR", "")
+    # A system's service has no session's directory, but one of its own (systemd.exec(5)); its /tmp
+    # is hidden from the commands of its owner.
+    given = environ.get("XDG_RUNTIME_DIR") or environ.get("RUNTIME_DIRECTORY", "").split(":")[0]
     if given.startswith("/"):
         # After `sudo` it may be another user's; after an old login it may be gone.
         with contextlib.suppress(OSError):
@@ -58,7 +66,11 @@ def bases_of(environ: Mapping[str, str]) -> tuple[Path, ...]:
     own with it means that one alone.
     """
     own = base_of(environ)
-    usual = (Path(f"/run/user/{os.geteuid()}/claude-proxy"), _without_runtime_directory())
+    usual = (
+        Path(f"/run/user/{os.geteuid()}/claude-proxy"),
+        _without_runtime_directory(),
+        *_OF_SERVICES,
+    )
     return tuple(dict.fromkeys((own, *usual))) if own in usual else (own,)
 
 

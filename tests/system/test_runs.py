@@ -5,7 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from claude_proxy.system.runs import TOKEN_FILE, base_of, is_name, proves_run, shown_name
+from claude_proxy.system.runs import (
+    TOKEN_FILE,
+    base_of,
+    bases_of,
+    is_name,
+    proves_run,
+    shown_name,
+)
 
 TOKEN = "ab" * 32
 
@@ -96,3 +103,26 @@ def test_the_runtime_directory_of_another_user_is_ignored(tmp_path: Path) -> Non
     os.chown(tmp_path, 65534, 65534)
 
     assert base_of({"XDG_RUNTIME_DIR": str(tmp_path)}).parent == Path("/tmp")
+
+
+def test_a_service_of_the_system_uses_the_directory_that_its_unit_gives_it(tmp_path: Path) -> None:
+    given = {"RUNTIME_DIRECTORY": f"{tmp_path}:/other"}
+
+    assert base_of(given) == tmp_path / "claude-proxy"
+    assert base_of(given | {"XDG_RUNTIME_DIR": "/nonexistent"}) == base_of({})
+
+
+def test_proxies_are_looked_for_wherever_one_of_this_user_may_be() -> None:
+    usual = Path(f"/run/user/{os.geteuid()}")
+
+    found = bases_of({})
+
+    assert found[0] == base_of({})
+    assert usual / "claude-proxy" in found
+    assert len(set(found)) == len(found)
+
+
+def test_who_names_a_directory_means_that_one_alone(tmp_path: Path) -> None:
+    given = {"XDG_RUNTIME_DIR": str(tmp_path)}
+
+    assert bases_of(given) == (tmp_path / "claude-proxy",)

@@ -59,6 +59,8 @@ def _facts(plan: ServicePlan) -> dict[str, str]:
 
 # --- systemd
 
+_OF_RUNS = "claude-proxy"  # in a user's runtime directory; proxies have their control sockets there
+
 
 def _service(plan: ServicePlan) -> str:
     return filled(f"{plan.scope}.service", _facts(plan) | _run(plan) | _limits(plan))
@@ -73,7 +75,11 @@ def _run(plan: ServicePlan) -> dict[str, str]:
         "firewall_reload": f"ExecReload={load}" if load else "",
         "exec_start": quoting.command_of(command_of(plan)),
         # Otherwise systemd would remove the sockets with the directory when the service stops.
-        "runtime_extras": "RuntimeDirectoryPreserve=yes" if plan.activated else "",
+        # The directory of a user's proxy is that of the user's runs, too.
+        "runtime_extras": "RuntimeDirectoryPreserve=yes"
+        if plan.activated or plan.scope is Scope.USER
+        else "",
+        "runtime_directories": " ".join(dict.fromkeys((plan.names.name, _OF_RUNS))),
         "credential": _credential(plan),
         "writable": _writable(plan),
         "install": _install(plan),

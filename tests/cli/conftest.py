@@ -11,6 +11,7 @@ import pytest
 import claude_proxy
 from claude_proxy.cli import main
 from claude_proxy.config.settings import Settings
+from claude_proxy.control import client
 from tests.cli.services import Run
 from tests.support.control import Running
 
@@ -77,3 +78,22 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
             monkeypatch.setenv(variable, value)
         monkeypatch.setenv("CLAUDE_PROXY_STATEDIR", str(Path(name) / "state"))
         yield machine
+
+
+type Say = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def say(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Say:
+    """Run one command with directories of its own, where no proxy is to be found."""
+    monkeypatch.setenv("CLAUDE_PROXY_STATEDIR", str(tmp_path / "state"))
+    monkeypatch.setenv("CLAUDE_PROXY_CONFDIR", str(tmp_path / "conf"))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setattr(client, "find", lambda _: [])
+
+    def run_one(*words: str) -> tuple[int, str, str]:
+        code = main.main(words)
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return run_one

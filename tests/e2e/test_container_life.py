@@ -107,6 +107,25 @@ def test_a_shell_has_the_terminal_with_its_keys_and_its_size(
         terminal.close()
 
 
+def test_ctrl_c_at_a_terminal_ends_a_command_that_has_no_handler_for_it(
+    containers: Containers, tmp_path: Path, program: FindProgram
+) -> None:
+    for name in ("tini-static", "tmux"):
+        program(name)
+    terminal = Terminal(tmp_path / "tmux", containers.environment())
+    words = ("run", "--image", "box", "--name", "web", "--", "sh", "-c", "echo up; exec sleep 1000")
+    try:
+        terminal.start(containers.argv(containers.words(*words)))
+        terminal.shows("up")
+        terminal.press("C-c")
+        until(terminal.ended, f"the end of the command:\n{terminal.screen()}")
+    finally:
+        terminal.close()
+
+    (row,) = [json.loads(line) for line in containers("list", "--json").stdout.splitlines()]
+    assert (row["name"], row["state"]) == ("web", "stopped")
+
+
 def typed(terminal: Terminal, text: str, expected: str) -> bool:
     terminal.type(text)
     return expected in terminal.screen()

@@ -1,9 +1,9 @@
 """Lookups: whether a client that resolves names itself may have an address for a name.
 
 One judge: a name is looked up to connect to it, so it is allowed if a tunnel to it is, at any port
-that a rule names. Names below one wildcard could be made up to carry data to the resolver behind
-the proxy, or into the record: how such a name may look is limited here, and how many of them one
-run may have in `proxy.name_limits`. Pure.
+that a rule names, or if its owner would be asked about one. Names below one wildcard could be made
+up to carry data to the resolver behind the proxy, or into the record: how such a name may look is
+limited here, and how many of them one run may have in `proxy.name_limits`. Pure.
 """
 
 from collections.abc import Iterator
@@ -37,6 +37,11 @@ class LookupDecision:
         None  # the pattern by which it is allowed, if that has many names
     )
 
+    @property
+    def leads_on(self) -> bool:
+        """Whether the name may have an address: a connection to it is allowed, or asked about."""
+        return self.decision.allowed or self.decision.asks
+
 
 def decide_lookup(policy: Policy, name: str) -> LookupDecision:
     """Decide whether a name that was looked up may have an address."""
@@ -49,12 +54,12 @@ def decide_lookup(policy: Policy, name: str) -> LookupDecision:
     first = None
     ports = []
     for port in _ports_for(policy, target):
-        decision = policy.decide_connect(Authority.of(target.host, port))
-        if decision.allowed:
+        decision = policy.decide_tunnel(Authority.of(target.host, port))
+        if decision.allowed or decision.asks:
             first = decision if first is None else first
             ports.append(port)
     if first is None or first.rule is None:
-        return LookupDecision(policy.decide_connect(target))
+        return LookupDecision(policy.decide_tunnel(target))
     pattern = first.rule.pattern
     wildcard = None if pattern.kind is PatternKind.EXACT else pattern
     if pattern.kind in _UNNAMED and _may_carry_data(target.host, pattern.host):
@@ -66,7 +71,7 @@ def _ports_for(policy: Policy, target: Authority) -> Iterator[int]:
     """Yield the ports that rules for the host name, the usual ones first, each once."""
     seen = set(_USUAL_PORTS)
     yield from _USUAL_PORTS
-    for rule in policy.allow:
+    for rule in (*policy.allow, *policy.ask):
         if rule.ports is not None and rule.pattern.covers(target):
             yield from sorted(rule.ports - seen)
             seen |= rule.ports

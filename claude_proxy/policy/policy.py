@@ -139,7 +139,15 @@ class Policy:
             return self
         if not self._answered:
             allow = (*self.allow, *(replace(rule, asks=False) for rule in self.ask))
-            self._answered.append(replace(self, allow=allow, ask=()))
+            self._answered.append(
+                AnsweredPolicy(
+                    allow=allow,
+                    deny=self.deny,
+                    credentials=self.credentials,
+                    restrictions=self.restrictions,
+                    asking=self,
+                )
+            )
         return self._answered[0]
 
     def diff(self, other: "Policy") -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -387,6 +395,20 @@ class Policy:
     def binds(self, target: Authority) -> bool:
         """Return whether a credential for requests is bound to the host of `target`."""
         return bool(bound_to(target, self._for_requests))
+
+
+@dataclass(frozen=True, slots=True)
+class AnsweredPolicy(Policy):
+    """A policy in which everything that another one asks about is allowed.
+
+    For attempts that the owner has allowed, and to find out what is to be asked about.
+    """
+
+    asking: Policy = field(default_factory=Policy, repr=False)
+
+    def allows_url(self, url: str, method: str = "GET") -> bool:
+        """Tell whether the API may fetch `url` for a client: nobody was asked about that."""
+        return self.asking.allows_url(url, method)
 
 
 def _asked(decision: Decision, answer: Answer | None) -> Decision:

@@ -29,6 +29,7 @@ from claude_proxy.events import (
     Phase,
     Usage,
 )
+from claude_proxy.policy.answer import Answer
 from claude_proxy.policy.credentials.binding import Binding
 from claude_proxy.policy.credentials.database import AskedLogin
 from claude_proxy.policy.credentials.decision import AvailableSecrets, CredentialDecision
@@ -150,6 +151,10 @@ class Attempt:
         """Whether the attempt is allowed, and why."""
         return self.verdict.decision
 
+    def is_for(self, target: str) -> bool:
+        """Tell whether it was for a target."""
+        return self.event is not None and self.event.target == target
+
     @property
     def credential(self) -> CredentialDecision:
         """Which credential goes with the request."""
@@ -245,11 +250,26 @@ class Gate:
 
     # --- grants
 
-    def policy_for(self, client_info: ClientInfo | None) -> Policy:
+    def policy_for(self, client_info: ClientInfo | None, target: Authority | None = None) -> Policy:
         """Return the policy that what a client has begun is judged by: with what it was granted.
 
-        A request that took the last use of a grant goes on by it.
+        A request that took the last use of a grant goes on by it. What the owner allowed with
+        `target` in an answer counts until that has ended.
         """
+        policy = self._granted_policy(client_info)
+        if policy.ask and client_info is not None and target is not None:
+            name = str(target)
+            for attempt in client_info.attempts.values():
+                if attempt.decision.answered and attempt.is_for(name):
+                    return policy.as_answered()
+        return policy
+
+    def policy_of(self, client_info: ClientInfo, attempt: Attempt) -> Policy:
+        """Return the policy that the rest of an allowed request is judged by."""
+        policy = self._granted_policy(client_info)
+        return policy.as_answered() if attempt.decision.answered else policy
+
+    def _granted_policy(self, client_info: ClientInfo | None) -> Policy:
         if self.grants is None or client_info is None:
             return self.policy
         held = [
@@ -289,12 +309,25 @@ class Gate:
     # --- tunnels
 
     def connect(
-        self, client_info: ClientInfo, target: Authority, *, method: str = "CONNECT"
+        self,
+        client_info: ClientInfo,
+        target: Authority,
+        *,
+        method: str = "CONNECT",
+        answer: Answer | None = None,
     ) -> Attempt:
-        """Decide whether a tunnel to `target` may be opened; `method` is how it was requested."""
+        """Decide whether a tunnel to `target` may be opened; `method` is how it was requested.
+
+        Where the owner has to be asked first, nothing is recorded: it is decided again with the
+        `answer`.
+        """
         took_use = None
         while True:
-            decision = _decided(lambda: self._policy_for_new(client_info).decide_connect(target))
+            decision = _decided(
+                lambda: self._policy_for_new(client_info).decide_tunnel(target, answer)
+            )
+            if decision.asks and not decision.opens_tunnel:
+                return _unanswered(Verdict(decision))
             # The requests in a tunnel that is intercepted are counted, and not the tunnel.
             if not (decision.raw or decision.tls is Tls.PASSTHROUGH):
                 break
@@ -333,7 +366,7 @@ class Gate:
                 target, sni, encrypted=encrypted, tls=tls
             )
         )
-        if decision.allowed:
+        if decision.allowed or decision.asks:
             return None
         facts = _facts_of(_open_attempt(client_info, target)) | {"scheme": "https"}
         return self._recorded(client_info, Verdict(decision), Phase.HELLO, target, **facts)
@@ -352,11 +385,12 @@ class Gate:
         `raw` says that another protocol than TLS and HTTP may be spoken in it, `database` by which
         credential its client is logged in to one.
         """
-        decision = _decided(lambda: self.policy_for(client_info).decide_connect(target))
+        decision = _decided(lambda: self.policy_for(client_info, target).decide_tunnel(target))
         # A tunnel that is not intercepted must not outlive the rule that exempts it.
         exempted = not passthrough or decision.tls is Tls.PASSTHROUGH
         same_login = not raw or self.policy.database_at(target) == database
-        return decision.allowed and exempted and (not raw or decision.raw) and same_login
+        opens = decision.allowed if passthrough else decision.opens_tunnel
+        return opens and exempted and (not raw or decision.raw) and same_login
 
     # --- logins to databases
 
@@ -370,7 +404,7 @@ class Gate:
         """Decide about a login in the tunnel of `attempt`; a denial is recorded, and ends it."""
         secrets, binding = self._secret_provider.secrets, None
         decision = _decided(
-            lambda: self.policy_for(client_info).decide_login(target, asked, secrets)
+            lambda: self.policy_for(client_info, target).decide_login(target, asked, secrets)
         )
         if decision.allowed:
             binding = self.policy.database_at(target)
@@ -393,7 +427,8 @@ class Gate:
         self, request: Request, client_info: ClientInfo | None = None
     ) -> bool:
         """Tell whether the WebSocket that a request opened may stay open; nothing is recorded."""
-        return _decided(lambda: self.policy_for(client_info).decide_request(request)).allowed
+        policy = self.policy_for(client_info, request.target)
+        return _decided(lambda: policy.decide_request(request)).allowed
 
     # --- lookups
 
@@ -408,7 +443,7 @@ class Gate:
         except Exception:  # fail closed
             logger.exception("deciding failed")
             found = LookupDecision(FAULT)
-        if found.decision.allowed:
+        if found.leads_on:
             return found
         attempt = self._recorded(
             client_info,
@@ -422,7 +457,7 @@ class Gate:
 
     def _looked_up(self, client_info: ClientInfo, name: str) -> LookupDecision:
         found = decide_lookup(self._policy_for_new(client_info), name)
-        if not found.decision.allowed or found.wildcard is None:
+        if not found.leads_on or found.wildcard is None:
             return found
         run, wildcard = client_info.run or "", found.wildcard
         limits = self._name_limits
@@ -439,7 +474,7 @@ class Gate:
 
     def dial(self, client_info: ClientInfo, target: Authority) -> Decision:
         """Decide again right before a dial: the policy may have changed since the request."""
-        decision = _decided(lambda: self.policy_for(client_info).decide_connect(target))
+        decision = _decided(lambda: self.policy_for(client_info, target).decide_connect(target))
         return self._recorded_if_denied(client_info, decision, target)
 
     def address(
@@ -454,7 +489,7 @@ class Gate:
         The address of an allowed dial is in the outcome of the request that needed it.
         """
         decision = _decided(
-            lambda: self.policy_for(client_info).decide_address(target, address, owner)
+            lambda: self.policy_for(client_info, target).decide_address(target, address, owner)
         )
         if not decision.allowed and owner is AddressOwner.OTHER:
             attempt = _open_attempt(client_info, target)
@@ -521,13 +556,25 @@ class Gate:
 
     # --- requests
 
-    def request(self, client_info: ClientInfo, request: Request, shown_path: str) -> Attempt:
-        """Decide whether one request may be forwarded, and with which credential."""
-        verdict = self._evaluated(client_info, request)
+    def request(
+        self,
+        client_info: ClientInfo,
+        request: Request,
+        shown_path: str,
+        answer: Answer | None = None,
+    ) -> Attempt:
+        """Decide whether one request may be forwarded, and with which credential.
+
+        Where the owner has to be asked first, nothing is recorded: it is decided again with the
+        `answer`.
+        """
+        verdict = self._evaluated(client_info, request, answer)
         took_use = None
         if self.grants is not None:
             while (took_use := self._took_use(verdict.decision)) is False:
-                verdict = self._evaluated(client_info, request)
+                verdict = self._evaluated(client_info, request, answer)
+        if verdict.decision.asks:
+            return _unanswered(verdict)
         attempt = self._recorded_request(client_info, verdict, request, shown_path)
         attempt.took_use = took_use is True
         if attempt.decision.allowed and verdict.credential.learned is not None:
@@ -545,10 +592,12 @@ class Gate:
             attempt.verdict = attempt.verdict._replace(credential=credential)
         return attempt
 
-    def _evaluated(self, client_info: ClientInfo, request: Request) -> Verdict:
+    def _evaluated(
+        self, client_info: ClientInfo, request: Request, answer: Answer | None
+    ) -> Verdict:
         try:
             policy = self._policy_for_new(client_info)
-            return policy.evaluate(request, self._secret_provider.secrets)
+            return policy.evaluate(request, self._secret_provider.secrets, answer)
         except Exception:  # fail closed
             logger.exception("deciding failed")
             return Verdict(FAULT)
@@ -591,7 +640,7 @@ class Gate:
         """
         decision = _decided(
             lambda: self._decide_content(
-                self.policy_for(client_info), attempt, request, body, ahead
+                self.policy_of(client_info, attempt), attempt, request, body, ahead
             )
         )
         if decision.allowed:
@@ -739,7 +788,7 @@ class Gate:
             upstream=attempt.upstream,
             error=error if error is not None else attempt.error,
             usage=_usage_of(attempt),
-            allowed=attempt.decision.allowed,
+            allowed=_begins(attempt.decision),
             decided_at=0 if attempt.event is None else attempt.event.at,
         )
         try:
@@ -787,7 +836,7 @@ class Gate:
             target=str(target),
             method=method,
             path=path,
-            allowed=decision.allowed,
+            allowed=_begins(decision),
             reason=decision.reason.value,
             rule=None if rule is None else rule.name,
             rule_source=None if rule is None else str(rule.source),
@@ -820,6 +869,16 @@ class Gate:
             self._audit_works = False
             then = "allowed, as configured" if self._allow_unrecorded else "denied"
             logger.error("%s; until this is fixed everything is %s", problem.what, then)
+
+
+def _begins(decision: Decision) -> bool:
+    """Tell whether what was asked for begins: a tunnel may do so towards its client alone."""
+    return decision.opens_tunnel
+
+
+def _unanswered(verdict: Verdict) -> Attempt:
+    """Return an attempt that is not decided: it has no record, and no end."""
+    return Attempt(verdict, 0, time.monotonic(), ended=True)
 
 
 class _Facts(TypedDict, total=False):

@@ -8,7 +8,9 @@ recorded as everywhere. The upstream is configured, so a caller cannot name anot
 from mitmproxy.connection import Client
 
 from claude_proxy.events import Phase
+from claude_proxy.policy.answer import Answer
 from claude_proxy.policy.messages.model_override import with_model
+from claude_proxy.policy.questions import Facts
 from claude_proxy.policy.reason import Reason
 from claude_proxy.policy.request import Request
 from claude_proxy.proxy.gate import Attempt
@@ -53,12 +55,16 @@ class GatewayRole:
         self._mode = mode_of(gateway)
         self._token = None if token is None else token.encode("utf-8")
 
-    def admit(self, head: RequestHead) -> Exchange | LocalAnswer:
+    def admit(
+        self,
+        head: RequestHead,
+        answer: Answer | None = None,  # noqa: ARG002 - a gateway asks nobody
+    ) -> Exchange | LocalAnswer:
         """Judge a request's head, and record the decision."""
         if head.form in (TargetForm.ABSOLUTE, TargetForm.AUTHORITY):
-            answer = self._turn_down(head, Reason.INVALID_TARGET, bad_request(_NO_PROXY))
-            answer.close = True
-            return answer
+            turned_down = self._turn_down(head, Reason.INVALID_TARGET, bad_request(_NO_PROXY))
+            turned_down.close = True
+            return turned_down
         route = route_of(self._gateway.mode, head.method, head.path)
         if isinstance(route, Route) and not route.forwarded:
             return LocalAnswer(self._own_response(route), None, has_body(head))
@@ -121,7 +127,9 @@ class GatewayRole:
         if head.get(_VERSION_FIELD) is None:
             head.fields.append((_VERSION_FIELD, _VERSION))
         request = self._request_of(head)
-        admission = admit(self._session, request, head.origin_target)
+        admission = admit(self._session, request, head.origin_target, Answer.NONE)
+        if isinstance(admission, Facts):
+            raise TypeError("a gateway asks nobody")
         if isinstance(admission, Denied):
             response = self.response_for(admission.refusal)
             return LocalAnswer(response, admission.attempt, has_body(head))

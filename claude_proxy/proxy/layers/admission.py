@@ -6,8 +6,11 @@ a request leaves. Only an admission contains a request's credential.
 
 from dataclasses import dataclass, replace
 
+from claude_proxy.policy.answer import Answer
+from claude_proxy.policy.decision import Decision
 from claude_proxy.policy.git_push import PUSH_QUERY, push_path
 from claude_proxy.policy.policy import Policy
+from claude_proxy.policy.questions import Facts, subject_of_request
 from claude_proxy.policy.request import RawField, Request, Scheme
 from claude_proxy.policy.rules import OVERRIDE_HEADERS
 from claude_proxy.proxy.dialer import DialError
@@ -119,12 +122,19 @@ class Denied:
     refusal: Refusal
 
 
-def admit(session: Session, request: Request, origin_target: str) -> Admission | Denied:
-    """Judge a request's head and record the decision; `origin_target` is its path and query."""
+def admit(
+    session: Session, request: Request, origin_target: str, answer: Answer | None = None
+) -> Admission | Denied | Facts:
+    """Judge a request's head and record the decision; `origin_target` is its path and query.
+
+    Facts: the owner is to be asked, and then it is judged again with the answer.
+    """
     gate = session.gate
     path = origin_target if session.record_query else _recorded_path(request)
-    attempt = gate.request(session.client_info, request, path)
+    attempt = gate.request(session.client_info, request, path, answer)
     decision, credential = attempt.decision, attempt.credential
+    if decision.asks:
+        return _question_about(session, request, origin_target, decision)
     if not decision.allowed:
         reason = decision.reason.value
         return Denied(attempt, _denial_of(session, reason, request))
@@ -138,8 +148,16 @@ def admit(session: Session, request: Request, origin_target: str) -> Admission |
         credential.extra,
         gate.inspector_of(attempt, request),
         body_limit,
-        policy=None if body_limit is None else gate.policy_for(session.client_info),
+        policy=None if body_limit is None else gate.policy_of(session.client_info, attempt),
     )
+
+
+def _question_about(
+    session: Session, request: Request, origin_target: str, decision: Decision
+) -> Facts:
+    subject = subject_of_request(session.client_info.run, request)
+    size = len(origin_target) + sum(len(name) + len(value) for name, value in request.fields)
+    return Facts(subject, request.method, origin_target, "", decision.rule, size)
 
 
 def _denial_of(session: Session, reason: str, request: Request) -> Refusal:

@@ -13,11 +13,14 @@ from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
 
 from claude_proxy.events import Phase
+from claude_proxy.policy.answer import Answer
+from claude_proxy.policy.questions import Facts
 from claude_proxy.policy.reason import Reason
 from claude_proxy.policy.request import Scheme
 from claude_proxy.proxy.dialer import DialError
 from claude_proxy.proxy.inspection.base import ResponseCutOff
 from claude_proxy.proxy.layers.admission import takes_long
+from claude_proxy.proxy.layers.asking import AnswerCame, AwaitAnswer
 from claude_proxy.proxy.layers.connection_records import can_read
 from claude_proxy.proxy.layers.http1_exchange import Exchange
 from claude_proxy.proxy.layers.http1_response_writer import Response, emit_bodiless
@@ -92,6 +95,8 @@ class Http1Lane(layer.Layer):
         self._holds_reading = False
         self._awaits_turn = False
         self._apart: tuple[RunApart, Exchange, bytes] | None = None  # a body that is judged
+        # What the owner is asked about, while nothing else is done on this connection.
+        self._asked: tuple[AwaitAnswer, RequestHead] | None = None
         session.owes_body = self._owes_body
 
     # --- events
@@ -130,6 +135,8 @@ class Http1Lane(layer.Layer):
             pass
         elif isinstance(event, RanApart):
             self._ran_apart(event.command)
+        elif isinstance(event, AnswerCame):
+            self._answer_came(event.command, event.reply)
         elif isinstance(event, (events.ConnectionEvent, events.CommandCompleted)):
             self._of_upstream(event)
         else:
@@ -178,6 +185,8 @@ class Http1Lane(layer.Layer):
     def _advance(self) -> None:
         """Do with the client's bytes what can be done with them now."""
         while self._state is not State.CLOSED and self._state is not State.RELAYING:
+            if self._asked is not None:
+                break
             exchange = self._exchange
             if exchange is None:
                 if self._awaits_turn or not self._next_request():
@@ -194,7 +203,8 @@ class Http1Lane(layer.Layer):
             else:
                 break
         # Without an exchange it is a head that waits for its end, and has a limit of its own.
-        hold = self._exchange is not None and len(self._in) > _PENDING_LIMIT
+        waits = self._exchange is not None or self._asked is not None
+        hold = waits and len(self._in) > _PENDING_LIMIT
         if hold is not self._holds_reading:
             self._holds_reading = hold
             self._out.add(PauseReading(self.context.client, hold=hold))
@@ -219,8 +229,16 @@ class Http1Lane(layer.Layer):
             self._session.wait(Waiting.HEAD)
         return False
 
-    def _begin(self, head: RequestHead) -> None:
-        admitted = self._role.admit(head)
+    def _begin(
+        self, head: RequestHead, answer: Answer | None = None, before: AwaitAnswer | None = None
+    ) -> None:
+        admitted = self._role.admit(head, answer)
+        if isinstance(admitted, Facts):
+            awaited = AwaitAnswer(admitted, before)
+            self._asked = awaited, head
+            self._move(Step.ASK)
+            self._out.add(awaited)
+            return
         if isinstance(admitted, LocalAnswer):
             self._answer(head, admitted)
             return
@@ -229,6 +247,17 @@ class Http1Lane(layer.Layer):
             self._forward(admitted)
         else:
             self._hold(admitted)
+
+    def _answer_came(self, awaited: AwaitAnswer, answer: Answer) -> None:
+        """Judge a request again, of which nothing has left, now that the owner was asked."""
+        asked, client = self._asked, self.context.client
+        if asked is None or asked[0] is not awaited:
+            return  # of a request that has ended
+        self._asked = None
+        self._begin(asked[1], answer, awaited)
+        self._advance()
+        if not can_read(client) and self._exchange is not None:
+            self._client_closed()  # what was left undone when it half-closed
 
     def _hold(self, exchange: Exchange) -> None:
         """Keep the body back until it is whole and was judged."""
@@ -601,7 +630,10 @@ class Http1Lane(layer.Layer):
 
     def _timed_out(self) -> None:
         exchange = self._exchange
-        if exchange is None:
+        if self._asked is not None:
+            self._session.closing = True  # the response says so too
+            self._answer_came(self._asked[0], Answer.NONE)
+        elif exchange is None:
             if self._session.waiting is Waiting.HEAD and self._in:
                 refusal = Refusal(408, "bad-request", "The request head did not come in time.")
                 response = self._role.response_for(refusal)
@@ -639,6 +671,7 @@ class Http1Lane(layer.Layer):
     def _client_closed(self) -> None:
         exchange = self._exchange
         if self.context.client.state is ConnectionState.CLOSED:
+            self._asked = None
             if self._state is not State.CLOSED:
                 self._move(Step.CLOSE)
             if exchange is not None:
@@ -646,7 +679,8 @@ class Http1Lane(layer.Layer):
                 self._session.gate.end(exchange.attempt, self._session.loss)
             return
         if exchange is None:
-            self._advance()
+            if self._asked is None:
+                self._advance()
         elif exchange.body is not None or self._state is State.RELAYING:
             self._drop(self._session.loss)
         # Else the client has merely half-closed and waits for its response (RFC 9112 9.6).
@@ -669,6 +703,7 @@ class Http1Lane(layer.Layer):
         self._out.extend(upstream.close())
 
     def _close_client(self) -> None:
+        self._asked = None
         if self._state is not State.CLOSED:
             self._move(Step.CLOSE)
             self._out.close_client()

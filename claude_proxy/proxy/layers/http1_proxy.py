@@ -7,6 +7,8 @@ absolute-form requests as to a forward proxy (RFC 9112 3.2.2).
 from mitmproxy.proxy.context import Context
 
 from claude_proxy.events import Phase
+from claude_proxy.policy.answer import Answer
+from claude_proxy.policy.questions import Facts
 from claude_proxy.policy.reason import Reason
 from claude_proxy.policy.request import RawField, Request, Scheme
 from claude_proxy.proxy.dialer import Dialer
@@ -56,13 +58,12 @@ class ProxyRole:
         self._session = session
         self._dialer = dialer
 
-    def admit(self, head: RequestHead) -> Exchange | LocalAnswer:
+    def admit(
+        self, head: RequestHead, answer: Answer | None = None
+    ) -> Exchange | LocalAnswer | Facts:
         """Judge a request's head, and record the decision."""
         if not self._authenticates(head):
-            # The client may try again on this connection, unless a body is on its way.
-            attempt = self._record(head, Reason.CLIENT_NOT_AUTHENTICATED, phase=Phase.CLIENT)
-            refusal = unauthenticated(f"{head.method} {head.target}")
-            return LocalAnswer(refusal, attempt, has_body(head))
+            return self._deny_unauthenticated(head)
         try:
             request = self._request_of(head)
         except ValueError as error:
@@ -72,10 +73,10 @@ class ProxyRole:
             return self._deny(head, Reason.PROXY_LOOP, f"{head.method} {head.path}")
         if head.upgrade and "websocket" not in head.upgrade:
             return self._deny(head, Reason.UPGRADE_REFUSED, label_of(request), request.target)
-        admission = admit(self._session, request, head.origin_target)
-        if isinstance(admission, Denied):
-            return LocalAnswer(admission.refusal, admission.attempt, has_body(head))
-        return self._forward(head, admission)
+        admitted = admit(self._session, request, head.origin_target, answer)
+        if isinstance(admitted, Denied):
+            return LocalAnswer(admitted.refusal, admitted.attempt, has_body(head))
+        return self._forward(head, admitted) if isinstance(admitted, Admission) else admitted
 
     def judge_ahead(self, exchange: Exchange, body: bytes) -> None:
         """Judge a body in another thread, for `judge_body`."""
@@ -93,6 +94,12 @@ class ProxyRole:
     def fault(self) -> OwnResponse | None:
         """Return nothing: the connection is ended by its driver."""
         return None
+
+    def _deny_unauthenticated(self, head: RequestHead) -> LocalAnswer:
+        # The client may try again on this connection, unless a body is on its way.
+        attempt = self._record(head, Reason.CLIENT_NOT_AUTHENTICATED, phase=Phase.CLIENT)
+        refusal = unauthenticated(f"{head.method} {head.target}")
+        return LocalAnswer(refusal, attempt, has_body(head))
 
     def _authenticates(self, head: RequestHead) -> bool:
         # A tunnel's client has authenticated when it asked for the tunnel.

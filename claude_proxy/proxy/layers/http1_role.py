@@ -7,6 +7,8 @@ for the upstream, and how the proxy's own responses look.
 from dataclasses import dataclass
 from typing import Protocol
 
+from claude_proxy.policy.answer import Answer
+from claude_proxy.policy.questions import Facts
 from claude_proxy.policy.request import Scheme
 from claude_proxy.proxy.gate import Attempt
 from claude_proxy.proxy.layers.http1_exchange import Exchange
@@ -50,8 +52,13 @@ class Role(Protocol):
     def tunnels(self) -> bool:
         """Whether an upstream proxy is asked for a tunnel, and not by absolute-form requests."""
 
-    def admit(self, head: RequestHead) -> Exchange | LocalAnswer:
-        """Judge a request's head, and record the decision."""
+    def admit(
+        self, head: RequestHead, answer: Answer | None = None
+    ) -> Exchange | LocalAnswer | Facts:
+        """Judge a request's head, and record the decision.
+
+        Facts: the owner is to be asked, and then it is judged again with the answer.
+        """
 
     def judge_ahead(self, exchange: Exchange, body: bytes) -> None:
         """Compute in another thread what `judge_body` will need; pure."""

@@ -1,13 +1,14 @@
 """States of an HTTP/1.1 connection, and the table of what may follow what.
 
-    state       HOLD     DIAL       SEND      RESPOND     SWITCH    FINISH  CLOSE
-    IDLE        HOLDING  DIALLING   AWAITING  -           -         IDLE    CLOSED
-    HOLDING     -        DIALLING   AWAITING  -           -         IDLE    CLOSED
-    DIALLING    -        -          AWAITING  -           -         IDLE    CLOSED
-    AWAITING    -        DIALLING   -         RESPONDING  RELAYING  IDLE    CLOSED
-    RESPONDING  -        -          -         -           -         IDLE    CLOSED
-    RELAYING    -        -          -         -           -         -       CLOSED
-    CLOSED      -        -          -         -           -         -       -
+    state       ASK     HOLD     DIAL       SEND      RESPOND     SWITCH    FINISH  CLOSE
+    IDLE        ASKING  HOLDING  DIALLING   AWAITING  -           -         IDLE    CLOSED
+    ASKING      ASKING  HOLDING  DIALLING   AWAITING  -           -         IDLE    CLOSED
+    HOLDING     -       -        DIALLING   AWAITING  -           -         IDLE    CLOSED
+    DIALLING    -       -        -          AWAITING  -           -         IDLE    CLOSED
+    AWAITING    -       -        DIALLING   -         RESPONDING  RELAYING  IDLE    CLOSED
+    RESPONDING  -       -        -          -         -           -         IDLE    CLOSED
+    RELAYING    -       -        -          -         -           -         -       CLOSED
+    CLOSED      -       -        -          -         -           -         -       -
 
 There is an exchange in the states from HOLDING to RELAYING, and none in the others. What is not in
 the table is a fault, and a fault denies: the connection ends. The request's body has no state of
@@ -25,6 +26,7 @@ class State(IntEnum):
     """What a connection is doing."""
 
     IDLE = auto()  # between requests, or within a request's head
+    ASKING = auto()  # the owner is asked about a request; nothing of it has left
     HOLDING = auto()  # the request's body is held until it is whole and judged
     DIALLING = auto()  # the upstream is being connected
     AWAITING = auto()  # the request's head was sent; no final response head has come
@@ -36,6 +38,7 @@ class State(IntEnum):
 class Step(IntEnum):
     """What moves a connection from one state to another."""
 
+    ASK = auto()  # the owner has to be asked about a request
     HOLD = auto()  # an allowed request's body has to be judged first
     DIAL = auto()  # there is no open connection for the request, or it turned out to be dead
     SEND = auto()  # the request's head goes upstream
@@ -47,6 +50,15 @@ class Step(IntEnum):
 
 TRANSITIONS: Final[dict[State, dict[Step, State]]] = {
     State.IDLE: {
+        Step.ASK: State.ASKING,
+        Step.HOLD: State.HOLDING,
+        Step.DIAL: State.DIALLING,
+        Step.SEND: State.AWAITING,
+        Step.FINISH: State.IDLE,
+        Step.CLOSE: State.CLOSED,
+    },
+    State.ASKING: {
+        Step.ASK: State.ASKING,
         Step.HOLD: State.HOLDING,
         Step.DIAL: State.DIALLING,
         Step.SEND: State.AWAITING,
@@ -80,6 +92,7 @@ TRANSITIONS: Final[dict[State, dict[Step, State]]] = {
 # of AWAITING goes on.
 WAITS: Final[dict[State, Waiting]] = {
     State.IDLE: Waiting.IDLE,
+    State.ASKING: Waiting.ANSWER,
     State.HOLDING: Waiting.BODY,
     State.DIALLING: Waiting.UPSTREAM,
     State.AWAITING: Waiting.EXCHANGE,

@@ -23,9 +23,13 @@ from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
 
 from claude_proxy.events import Phase
+from claude_proxy.policy.answer import Answer
+from claude_proxy.policy.questions import Facts
 from claude_proxy.policy.reason import Reason
 from claude_proxy.proxy.gate import Attempt
 from claude_proxy.proxy.layers.admission import Denied, admit
+from claude_proxy.proxy.layers.asking import AnswerCame, AwaitAnswer, StopAwaiting
+from claude_proxy.proxy.layers.http2_asked import AskedStream
 from claude_proxy.proxy.layers.http2_connection import GoAway, Http2Connection
 from claude_proxy.proxy.layers.http2_exchange import Http2Exchange, answer
 from claude_proxy.proxy.layers.http2_fields import (
@@ -73,6 +77,7 @@ class Http2Lane(layer.Layer):
         )
         self._upstreams = Http2Upstreams(session, target, self)
         self._exchanges: dict[int, Http2Exchange] = {}
+        self._asked: dict[int, AskedStream] = {}  # that the owner is asked about
         self._holding: dict[Http2Exchange, None] = {}  # whose bodies are not whole, oldest first
         self._awaited: Http2Exchange | None = None  # the one whose body is waited for
         # Who has frames to be worked off, in turn; None is the client.
@@ -154,6 +159,9 @@ class Http2Lane(layer.Layer):
         if isinstance(event, RanApart):
             self._apart.pop(event.command)()
             return
+        if isinstance(event, AnswerCame):
+            self._answer_came(event.command, event.reply)
+            return
         _, upstream = self._replies.pop(id(event.command), (None, None))
         if upstream is not None and self._upstreams.find(upstream.connection) is upstream:
             upstream.handle(event)
@@ -188,7 +196,8 @@ class Http2Lane(layer.Layer):
 
     def _close_if_done(self) -> None:
         ends = self.session.closing or self._is_leaving
-        if ends and not self._exchanges and not self.client.all_queued:
+        done = not self._exchanges and not self._asked
+        if ends and done and not self.client.all_queued:
             self._close(ErrorCodes.NO_ERROR)
 
     def _work(self) -> None:
@@ -219,6 +228,7 @@ class Http2Lane(layer.Layer):
 
     def _queued_bytes(self) -> int:
         pending = sum(exchange.pending for exchange in self._exchanges.values())
+        pending += sum(asked.size for asked in self._asked.values())
         return self.client.all_queued + self._upstreams.all_queued + pending
 
     def _wait(self) -> None:
@@ -228,6 +238,8 @@ class Http2Lane(layer.Layer):
             wanted = Waiting.BODY
         elif self._exchanges and self._upstreams.waiting == len(self._exchanges):
             wanted = Waiting.UPSTREAM
+        elif self._asked and not self._exchanges:
+            wanted = Waiting.ANSWER
         else:
             is_idle = not self._exchanges and not self.client.all_queued
             wanted = Waiting.IDLE if is_idle else Waiting.EXCHANGE
@@ -264,6 +276,9 @@ class Http2Lane(layer.Layer):
             self._is_leaving = True
             return
         number = getattr(event, "stream_id", None) or 0
+        if (asked := self._asked.get(number)) is not None:
+            self._on_asked(asked, event)
+            return
         exchange = self._exchanges.get(number)
         if exchange is None:
             return  # what still comes of a request that was answered
@@ -307,7 +322,24 @@ class Http2Lane(layer.Layer):
             attempt = self._record_unreadable(method, path)
             self._answer(number, attempt, bad_request(error.text, error.status), None)
             return
-        admission = admit(session, request.judged(self._target), request.path)
+        self._judge(number, request, end=end)
+
+    def _judge(
+        self,
+        number: int,
+        request: Http2Request,
+        *,
+        end: bool,
+        answer: Answer | None = None,
+        before: AwaitAnswer | None = None,
+    ) -> None:
+        judged = request.judged(self._target)
+        admission = admit(self.session, judged, request.path, answer)
+        if isinstance(admission, Facts):
+            awaited = AwaitAnswer(admission, before)
+            self._asked[number] = AskedStream(number, request, end, awaited)
+            self._out.append(awaited)
+            return
         if isinstance(admission, Denied):
             self._answer(number, admission.attempt, admission.refusal, request)
             return
@@ -316,6 +348,23 @@ class Http2Lane(layer.Layer):
         exchange.begin(end=end)
         if exchange.holds_body:
             self._holding[exchange] = None
+
+    def _on_asked(self, asked: AskedStream, event: Event) -> None:
+        if isinstance(event, StreamReset):
+            del self._asked[asked.number]
+            self._out.append(StopAwaiting(asked.awaited))
+        else:
+            asked.keep(event)
+
+    def _answer_came(self, awaited: AwaitAnswer, answer: Answer) -> None:
+        """Judge a request again, of which nothing has left, now that the owner was asked."""
+        number = next((each.number for each in self._asked.values() if each.awaited is awaited), 0)
+        asked = self._asked.pop(number, None)
+        if asked is None:
+            return
+        self._judge(number, asked.request, end=asked.end, answer=answer, before=awaited)
+        for event in asked.later:
+            self._on_client(event)
 
     def _record_unreadable(self, method: str, path: str) -> Attempt:
         session = self.session
@@ -374,6 +423,8 @@ class Http2Lane(layer.Layer):
         if isinstance(event, RuleRevoked):
             self._end_all(Reason.RULE_WITHDRAWN.value, ErrorCodes.NO_ERROR)
             return
+        for asked in list(self._asked.values()):
+            self._answer_came(asked.awaited, Answer.NONE)
         for exchange in list(self._exchanges.values()):
             self._time_out(exchange)
         self._end_all("idle-timeout", ErrorCodes.NO_ERROR)
@@ -418,6 +469,7 @@ class Http2Lane(layer.Layer):
 
     def _close(self, code: ErrorCodes | int) -> None:
         self._over = True
+        self._asked.clear()
         self._busy.clear()
         self._upstreams.close_all()
         self.client.end(code)

@@ -11,13 +11,23 @@ from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
 
 from claude_proxy.events import Phase
+from claude_proxy.policy.answer import Answer
+from claude_proxy.policy.questions import Facts, subject_of_tunnel
 from claude_proxy.policy.reason import Reason
 from claude_proxy.policy.request import Scheme
 from claude_proxy.proxy.dialer import Dialer
 from claude_proxy.proxy.gate import Attempt, ClientInfo
+from claude_proxy.proxy.layers.asking import AnswerCame, AwaitAnswer
 from claude_proxy.proxy.layers.client_auth import head_admits, proof_admits
 from claude_proxy.proxy.layers.http1_proxy import proxy_lane
-from claude_proxy.proxy.layers.session import Commands, RuleRevoked, Session, TimedOut
+from claude_proxy.proxy.layers.session import (
+    Commands,
+    PauseReading,
+    RuleRevoked,
+    Session,
+    TimedOut,
+    Waiting,
+)
 from claude_proxy.proxy.layers.socks5 import Socks5Layer
 from claude_proxy.proxy.layers.tunnel_start import tunnel_to
 from claude_proxy.proxy.responses import (
@@ -40,6 +50,7 @@ type MakeLane = Callable[[Context, Session], layer.Layer]
 _CONNECT = b"CONNECT "
 _SOCKS5 = bytes((socks5.VERSION,))
 _PLAIN_PORT = 80
+_EARLY_LIMIT = 64 * 1024  # bytes of a client that does not wait for the answer to its CONNECT
 _ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
 
 _TLS_TO_PROXY = (
@@ -67,6 +78,8 @@ class ProtocolDetection(layer.Layer):
         # by the sandboxed program, not by its relay.
         self._accepts_proxy_header = session.local
         self._asked = ""  # the name that a relay asks about
+        # A CONNECT that the owner is asked about, as nobody will judge what is in its tunnel.
+        self._awaited: tuple[AwaitAnswer, RequestHead, Authority] | None = None
         self._is_over = False
 
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
@@ -74,7 +87,12 @@ class ProtocolDetection(layer.Layer):
             return
         if isinstance(event, events.DataReceived):
             self._in += event.data
-            yield from self._advance()
+            if self._awaited is None:
+                yield from self._advance()
+            elif len(self._in) > _EARLY_LIMIT:
+                yield PauseReading(self.context.client, hold=True)
+        elif isinstance(event, AnswerCame):
+            yield from self._answer_came(event.command, event.reply)
         elif isinstance(event, events.ConnectionClosed):
             if self.context.client.state is ConnectionState.CLOSED:
                 self._is_over = True
@@ -150,7 +168,7 @@ class ProtocolDetection(layer.Layer):
             yield from self._close()  # a listener without names, or a client without its password
             return
         found = session.gate.look_up(session.client_info, self._asked)
-        answer = lookup_answer.encode(found.ports if found.decision.allowed else ())
+        answer = lookup_answer.encode(found.ports if found.leads_on else ())
         yield commands.SendData(self.context.client, answer)
         yield from self._close()
 
@@ -187,8 +205,26 @@ class ProtocolDetection(layer.Layer):
         if not _host_agrees(head, target):
             yield from self._refuse(head, Reason.HOST_MISMATCH, None)
             return
-        attempt = session.gate.connect(session.client_info, target)
-        if not attempt.decision.allowed:
+        yield from self._judge(head, target)
+
+    def _judge(
+        self,
+        head: RequestHead,
+        target: Authority,
+        answer: Answer | None = None,
+        before: AwaitAnswer | None = None,
+    ) -> Commands:
+        session = self._session
+        attempt = session.gate.connect(session.client_info, target, answer=answer)
+        decision = attempt.decision
+        if decision.asks and not decision.opens_tunnel:
+            subject = subject_of_tunnel(session.client_info.run, target, decision)
+            awaited = AwaitAnswer(Facts(subject, "CONNECT", "", "", decision.rule), before)
+            self._awaited = awaited, head, target
+            session.wait(Waiting.ANSWER)
+            yield awaited
+            return
+        if not decision.opens_tunnel:
             refusal = denial_of_tunnel(
                 attempt.decision.reason,
                 target,
@@ -206,6 +242,14 @@ class ProtocolDetection(layer.Layer):
             self.context, session, attempt, self._replace_with, target=target, dialer=self._dialer
         )
         yield from self._replace_with(tunnel, self._take_buffer())
+
+    def _answer_came(self, awaited: AwaitAnswer, answer: Answer) -> Commands:
+        """Judge a CONNECT again, now that the owner was asked."""
+        if self._awaited is None or self._awaited[0] is not awaited:
+            return
+        (_, head, target), self._awaited = self._awaited, None
+        yield PauseReading(self.context.client, hold=False)
+        yield from self._judge(head, target, answer, awaited)
 
     def _refuse(
         self,
@@ -248,7 +292,9 @@ class ProtocolDetection(layer.Layer):
             yield from successor.handle_event(events.DataReceived(self.context.client, early))
 
     def _timed_out(self) -> Commands:
-        if self._in:
+        if self._awaited is not None:
+            yield from self._answer_came(self._awaited[0], Answer.NONE)
+        elif self._in:
             refusal = Refusal(408, "bad-request", "The request head did not come in time.")
             yield commands.SendData(self.context.client, refusal.http1(close=True))
         yield from self._close()

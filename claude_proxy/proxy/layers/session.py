@@ -74,6 +74,7 @@ class Waiting(Enum):
     HEAD = auto()  # the rest of a request head, counted from its first byte
     HANDSHAKE = auto()  # the rest of the TLS handshake, counted from the response to CONNECT
     IDLE = auto()  # the next request of a persistent connection
+    ANSWER = auto()  # the owner's answer, for which nothing has left yet
     UPSTREAM = auto()  # the dial and the TLS handshake with the upstream
     BODY = auto()  # the rest of a body that is judged as a whole, counted from the head
     EXCHANGE = auto()  # bytes of a running exchange, either way

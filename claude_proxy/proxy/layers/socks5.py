@@ -9,9 +9,12 @@ from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
 
 from claude_proxy.events import Phase
+from claude_proxy.policy.answer import Answer
+from claude_proxy.policy.questions import Facts, subject_of_tunnel
 from claude_proxy.policy.reason import Reason
 from claude_proxy.proxy.dialer import Dialer, DialError, Failure
 from claude_proxy.proxy.gate import Attempt
+from claude_proxy.proxy.layers.asking import AnswerCame, AwaitAnswer
 from claude_proxy.proxy.layers.client_auth import login_admits
 from claude_proxy.proxy.layers.session import (
     Commands,
@@ -39,6 +42,7 @@ from claude_proxy.wire.socks5 import (
 )
 
 METHOD = "SOCKS"  # in the audit log, where an HTTP tunnel has CONNECT
+_EARLY_LIMIT = 64 * 1024  # bytes of a client that does not wait for the reply
 _OTHER_METHODS: dict[int, str] = {
     SocksCommand.BIND: "BIND",
     SocksCommand.UDP_ASSOCIATE: "UDP",
@@ -77,6 +81,8 @@ class Socks5Layer(layer.Layer):
         self._step = self._greeting
         self._attempt: Attempt | None = None  # once the request is judged
         self._server: UpstreamServer | None = None  # while it is dialled
+        # What the owner is asked about, as nobody will judge what is in its tunnel.
+        self._awaited: tuple[AwaitAnswer, Authority] | None = None
         self._is_unusable = False  # the upstream sent or closed before it received anything
         self._is_over = False
 
@@ -86,19 +92,32 @@ class Socks5Layer(layer.Layer):
         if isinstance(event, events.ConnectionEvent) and event.connection is self._server:
             self._is_unusable = True
         elif isinstance(event, events.DataReceived):
-            self._in += event.data
-            yield from self._advance()
+            yield from self._received(event.data)
         elif isinstance(event, events.ConnectionClosed):
             yield from self._client_closed()
         elif isinstance(event, events.OpenConnectionCompleted):
             yield from self._dialled(event.reply)
+        else:
+            yield from self._on_rare(event)
+
+    def _on_rare(self, event: events.Event) -> Commands:
+        if isinstance(event, AnswerCame):
+            yield from self._answer_came(event.command, event.reply)
+        elif isinstance(event, TimedOut) and self._awaited is not None:
+            yield from self._answer_came(self._awaited[0], Answer.NONE)
         elif isinstance(event, TimedOut):
             yield from self._fail("connect-timeout", SocksReply.UNREACHABLE)
         elif isinstance(event, RuleRevoked):
             yield from self._fail(Reason.RULE_WITHDRAWN.value, SocksReply.DENIED)
 
+    def _received(self, data: bytes) -> Commands:
+        self._in += data
+        yield from self._advance()
+        if self._awaited is not None and len(self._in) > _EARLY_LIMIT:
+            yield PauseReading(self.context.client, hold=True)
+
     def _advance(self) -> Commands:
-        while self._in and self._attempt is None and not self._is_over:
+        while self._in and self._attempt is None and self._awaited is None and not self._is_over:
             before = len(self._in)
             try:
                 yield from self._step()
@@ -156,12 +175,41 @@ class Socks5Layer(layer.Layer):
             refused = reply(SocksReply.DENIED)
             yield from self._refuse(Phase.CONNECT, Reason.INVALID_TARGET, refused, request)
             return
+        yield from self._judge(target)
+
+    def _judge(
+        self,
+        target: Authority,
+        answer: Answer | None = None,
+        before: AwaitAnswer | None = None,
+    ) -> Commands:
         session = self._session
-        self._attempt = attempt = session.gate.connect(session.client_info, target, method=METHOD)
-        if not attempt.decision.allowed:
-            yield from self._answer(attempt, SocksReply.DENIED, None)
+        info = session.client_info
+        attempt = session.gate.connect(info, target, method=METHOD, answer=answer)
+        decision = attempt.decision
+        if decision.asks and not decision.opens_tunnel:
+            subject = subject_of_tunnel(info.run, target, decision)
+            awaited = AwaitAnswer(Facts(subject, METHOD, "", "", decision.rule), before)
+            self._awaited = awaited, target
+            session.wait(Waiting.ANSWER)
+            yield awaited
             return
-        yield from self._dial(target, attempt)
+        self._attempt = attempt
+        if decision.allowed:
+            yield from self._dial(target, attempt)
+        elif decision.opens_tunnel:
+            session.target = target
+            yield from self._open(target, attempt, tunnel=decision.secure)
+        else:
+            yield from self._answer(attempt, SocksReply.DENIED, None)
+
+    def _answer_came(self, awaited: AwaitAnswer, answer: Answer) -> Commands:
+        """Judge a request again, now that the owner was asked."""
+        if self._awaited is None or self._awaited[0] is not awaited:
+            return
+        target, self._awaited = self._awaited[1], None
+        yield PauseReading(self.context.client, hold=False)
+        yield from self._judge(target, answer, awaited)
 
     def _dial(self, target: Authority, attempt: Attempt) -> Commands:
         session = self._session
@@ -195,18 +243,22 @@ class Socks5Layer(layer.Layer):
             self._session.preconnected = server
             if attempt.decision.raw:  # what it says first is for the tunnel
                 yield PauseReading(server, hold=True)
+        yield from self._open(target, attempt, tunnel=server.tunnel)
+
+    def _open(self, target: Authority, attempt: Attempt, *, tunnel: bool) -> Commands:
+        """Reply that the tunnel is open; where the owner is to be asked, nothing was dialled."""
         attempt.status = _STATUS[SocksReply.GRANTED]
         yield commands.SendData(self.context.client, reply(SocksReply.GRANTED))
         yield PauseReading(self.context.client, hold=False)
-        tunnel = tunnel_to(
+        inside = tunnel_to(
             self.context,
             self._session,
             attempt,
             self._replace_with,
             target=target,
-            dialer=None if server.tunnel else self._dialer,
+            dialer=None if tunnel else self._dialer,
         )
-        yield from self._replace_with(tunnel, bytes(self._in))
+        yield from self._replace_with(inside, bytes(self._in))
 
     # --- closing
 

@@ -5,6 +5,7 @@ an option of its own.
 """
 
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -40,11 +41,17 @@ from claude_proxy.policy.credentials.sources import (
     SecretSource,
     SystemdSource,
 )
+from claude_proxy.system.file_permissions import (
+    refuse_replaceable,
+    refuse_writable,
+    resolution_steps,
+)
 from claude_proxy.system.runs import base_of
 
 type Values = Mapping[str, Any]  # of the options, by parameter
 
 _DEFAULT_CLIENTS = Settings(Path(), Path(), Path()).clients
+_ANSWERS = "the program that answers for you"
 _DROP_ONE = "drop one of them"
 _LISTEN_OPTION = "--listen or CLAUDE_PROXY_LISTEN"
 
@@ -88,6 +95,9 @@ def settings_of(values: Values, config: ConfigFile) -> Settings:
         jsonl=values["jsonl"],
         record_query=values["record_query"],
         warm_upstreams=values["warm_upstreams"],
+        ask=values["ask"],
+        ask_timeout_s=values["ask_timeout"],
+        ask_command=_ask_command(values, config),
         audit_failure=AuditFailure(values["audit_failure"]),
         audit_days=values["audit_days"],
         audit_bytes=values["audit_size"],
@@ -128,6 +138,30 @@ def _learn(values: Values, config: ConfigFile) -> tuple[Learn, Path] | None:
     if everything is not None:
         return (Learn.EVERYTHING, everything)
     return None if denials is None else (Learn.DENIALS, denials)
+
+
+def _ask_command(values: Values, config: ConfigFile) -> Path | None:
+    """Return the program that answers, by its full path; it must be there."""
+    given = values["ask_command"]
+    if given is None:
+        return None
+    found = shutil.which(given) if len(Path(given).parts) == 1 else str(given)
+    path = None if found is None else Path(found).absolute()
+    if path is None or not (path.is_file() and os.access(path, os.X_OK)):
+        raise ConfigError(
+            f"{given} is not a program that can be run",
+            where=_where(config, "ask_command"),
+            fix="give the path of an executable file, such as ~/bin/answer",
+        )
+    _refuse_replaceable(path)
+    return path
+
+
+def _refuse_replaceable(path: Path) -> None:
+    """Raise ConfigError if others could have a program of theirs answer."""
+    for step in resolution_steps(path):
+        refuse_writable(step, step.stat(), _ANSWERS)
+        refuse_replaceable(step, _ANSWERS)
 
 
 def _proxy_variable(values: Values, config: ConfigFile) -> str | None:

@@ -211,6 +211,7 @@ def _refuse_without_proxy(given: RunOptions, chosen: _ChosenPolicy) -> None:
         "--verify": given.verify,
         "--learn": chosen.settings.learn is not None,
         "--gateway": given.gateway,
+        "--ask": chosen.settings.ask,
     }
     option = next((option for option, is_given in needs_proxy.items() if is_given), None)
     if option is not None:

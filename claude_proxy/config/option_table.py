@@ -819,6 +819,34 @@ FIELDS: tuple[OptionField, ...] = (
         metavar="FILE",
     ),
     OptionField(
+        key="ask",
+        kind=_ON_OFF,
+        help="Hold a request that no rule covers until you have answered, in `claude-proxy ask` or "
+        "by --ask-command. A denial still wins.",
+        topic=Topic.POLICY,
+        commands=_FORWARDERS,
+        default=False,
+    ),
+    OptionField(
+        key="ask_timeout",
+        kind=_DURATION,
+        help="How long a request waits for your answer, before it is denied. A later answer serves "
+        "the next try.",
+        topic=Topic.POLICY,
+        commands=_FORWARDERS,
+        default="30s",
+        metavar="TIME",
+    ),
+    OptionField(
+        key="ask_command",
+        kind=_FILE,
+        help="A program that answers: it gets a question as JSON on its standard input, and prints "
+        '{"answer": "once"}, or another answer. Whatever else it does denies.',
+        topic=Topic.POLICY,
+        commands=_FORWARDERS,
+        metavar="PROGRAM",
+    ),
+    OptionField(
         key="confdir",
         # A system's service has its CA where others may not list, but may read what they know of.
         kind=PathText(allows_file=False, must_be_listable=False),

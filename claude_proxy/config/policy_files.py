@@ -79,6 +79,8 @@ def load_for(settings: Settings, last: Loaded | None = None, seen: States | None
     policy = served(_policy_file(files, settings))
     if settings.learn is not None and settings.learn[0] is Learn.EVERYTHING:
         policy = policy.allowing_by_default(Location("--learn", 1, 1), "learning lets it through")
+    if settings.ask and not policy.asks_by_default and not policy.allows_by_default:
+        policy = policy.asking_by_default(Location("--ask", 1, 1))
     if settings.narrowing is not None:
         # Before it is read: a change in between is then seen as one.
         files.states[settings.narrowing] = fingerprint(settings.narrowing)

@@ -233,6 +233,9 @@ class Settings:
     jsonl: Path | None = None  # Path("-") is stdout
     record_query: bool = False
     warm_upstreams: bool = True
+    ask: bool = False  # about every host that no rule names
+    ask_timeout_s: float = 30.0
+    ask_command: Path | None = None  # a program that answers
     audit_failure: AuditFailure = AuditFailure.DENY
     audit_days: int = 30
     audit_bytes: int = 256 * _MIB

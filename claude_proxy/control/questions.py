@@ -233,6 +233,10 @@ class Desk:
         """Return the question of a number; None: it is answered or closed."""
         return next((each for each in self._questions.values() if each.number == number), None)
 
+    def about(self, subject: Subject) -> Question | None:
+        """Return the question about a subject; None: nothing asks."""
+        return self._questions.get(subject)
+
     @property
     def waiting(self) -> int:
         """How many attempts wait."""

@@ -13,9 +13,9 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from mitmproxy.connection import Client, Connection, ConnectionState, Server
 from mitmproxy.options import Options
@@ -23,8 +23,10 @@ from mitmproxy.proxy import commands, events
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layer import Layer
 
+from claude_proxy.audit.owner import name_of
 from claude_proxy.config.settings import ClientCredentials, Limits, RunIdentity
 from claude_proxy.events import Phase
+from claude_proxy.policy.answer import Answer
 from claude_proxy.policy.decision import Decision
 from claude_proxy.policy.policy import AddressOwner
 from claude_proxy.policy.reason import Reason
@@ -33,6 +35,7 @@ from claude_proxy.proxy.connection_end import EndEvent, EndState, next_state
 from claude_proxy.proxy.dialer import Dialer, DialError, Dialled, Failure, no_room
 from claude_proxy.proxy.endpoint import Endpoint
 from claude_proxy.proxy.gate import Attempt, ClientInfo, Gate
+from claude_proxy.proxy.layers.asking import AnswerCame, AwaitAnswer, StopAwaiting
 from claude_proxy.proxy.layers.connection_records import LayerContext, can_read
 from claude_proxy.proxy.layers.http2_windows import WindowBudget
 from claude_proxy.proxy.layers.session import (
@@ -61,6 +64,11 @@ from claude_proxy.trust.leaf_contexts import LeafContexts
 from claude_proxy.wire.address import Address
 from claude_proxy.wire.authority import Authority
 
+if TYPE_CHECKING:
+    # Few proxies ask.
+    from claude_proxy.control.asking import Asking
+    from claude_proxy.control.questions import Waiter
+
 logger = logging.getLogger(__name__)
 
 # A denied upload is still read for a while: closing with unread bytes would reset the connection
@@ -71,6 +79,8 @@ _LINGER_BYTES = 64 * 1024 * 1024
 # Nobody can tell whether an answer is awaited in a tunnel that is only copied. One in which no byte
 # has passed for this long is not waited for when the proxy stops.
 _TUNNEL_QUIET_S = 2.0
+
+_LATE_S = 10.0
 
 # How often connections are shed for a dial: a few each time, and upstreams get none of the
 # last descriptors, which are kept for clients.
@@ -94,6 +104,23 @@ def connection_numbers(worker: int = 0, workers: int = 1) -> Iterator[int]:
     """Yield numbers that no other worker has, nor an earlier process of this one."""
     now = time.time_ns()
     return itertools.count(now - now % workers + worker, workers)
+
+
+class Questions(Protocol):
+    """The questions to the owner, made when the first is asked."""
+
+    @property
+    def made(self) -> "Asking | None":
+        """The questions, if one was asked."""
+
+    def __call__(self) -> "Asking":
+        """Return the questions."""
+
+    def ask_again(self) -> None:
+        """Have what waits judged again, as the rules have changed."""
+
+    def close(self) -> None:
+        """Settle everything as not answered, and ask nothing more."""
 
 
 class TopLayer(Protocol):
@@ -127,6 +154,8 @@ class Services:
     numbers: Iterator[int] = field(default_factory=connection_numbers)
     windows: WindowBudget = field(default_factory=WindowBudget)
     warm: WarmUpstreams | None = None  # connections that are kept ready; None: none are
+    asking: "Questions | None" = None  # None: nobody is asked
+    answer_wait_s: float = 30.0  # of one request
 
 
 class ClientConnection:
@@ -184,6 +213,7 @@ class ClientConnection:
         self._dials: dict[Connection, asyncio.Task[None]] = {}
         self._jobs: set[Job] = set()
         self._timers: set[asyncio.TimerHandle] = set()
+        self._awaited: dict[AwaitAnswer, Waiter] = {}  # what the owner is asked about
         self._queue: deque[events.Event] = deque()
         self._busy = False
         self._end_state = EndState.OPEN
@@ -405,6 +435,10 @@ class ClientConnection:
                 self._await_turn(interrupted=True)
         elif isinstance(command, RunApart):
             self._run_apart(command)
+        elif isinstance(command, AwaitAnswer):
+            self._await_answer(command)
+        elif isinstance(command, StopAwaiting):
+            self._stop_awaiting(command.awaited)
         elif isinstance(command, commands.RequestWakeup):
             self._wake_later(command)
         elif isinstance(command, commands.Log):
@@ -413,6 +447,38 @@ class ClientConnection:
             raise TypeError(
                 f"a layer issued {type(command).__name__}, which this driver does not support"
             )
+
+    def _await_answer(self, command: AwaitAnswer) -> None:
+        services = self.services
+        if services.asking is None or self.is_ending:
+            self.process(AnswerCame(command, Answer.NONE))
+            return
+        asking, facts = services.asking(), command.facts
+        if not asking.knows(facts.subject):
+            facts = replace(facts, program=self._program())
+
+        def settle(answer: Answer) -> None:
+            self._awaited.pop(command, None)
+            self.process(AnswerCame(command, answer))
+
+        found = asking.put(facts, settle, command.deadline)
+        if isinstance(found, Answer):
+            self.process(AnswerCame(command, found))
+        else:
+            command.deadline = found.deadline
+            self._awaited[command] = found
+
+    def _stop_awaiting(self, command: AwaitAnswer) -> None:
+        waiter, asking = self._awaited.pop(command, None), self.services.asking
+        if waiter is not None and asking is not None:
+            asking().take_back(waiter)
+
+    def _program(self) -> str:
+        """Return what is known of the client's program, which may take some milliseconds."""
+        info = self.session.client_info
+        if info.run is not None:
+            return info.client.rpartition(": ")[2]
+        return self.session.program() or name_of(info.client, info.run)
 
     def _run_apart(self, command: RunApart) -> None:
         def done() -> None:
@@ -655,6 +721,8 @@ class ClientConnection:
             timer.cancel()
         for job in self._jobs:
             job.cancel()
+        for awaited in list(self._awaited):
+            self._stop_awaiting(awaited)
         for dial in list(self._dials.values()):
             dial.cancel()
         for connection, endpoint in list(self._endpoints.items()):
@@ -749,8 +817,10 @@ class ClientConnection:
         """Return the time limit of the current wait in seconds, and when it started."""
         limits, since = self.services.limits, self._waiting_since
         match self.session.waiting:
-            case Waiting.HEAD:
-                return limits.head_timeout_s, since
+            case Waiting.HEAD | Waiting.ANSWER as what:
+                # The desk keeps the limit of an answer; this is for a wait that it has lost.
+                of_answer_s = self.services.answer_wait_s + _LATE_S
+                return limits.head_timeout_s if what is Waiting.HEAD else of_answer_s, since
             case Waiting.HANDSHAKE:
                 return limits.handshake_timeout_s, since
             case Waiting.UPSTREAM if self._dials:

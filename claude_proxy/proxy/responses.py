@@ -63,6 +63,15 @@ _EXPLANATIONS = {
     ),
     Reason.BODY_TOO_LARGE: "The body is larger than the limit up to which bodies are checked.",
     Reason.CEILING_REACHED: "The limit that the owner set has been reached.",
+    Reason.ASK: "The owner of this machine has to be asked about this first.",
+    Reason.NOT_ANSWERED: (
+        "The owner of this machine was asked, and has not answered yet. The question stays open, "
+        "and an answer that comes later counts for the next try."
+    ),
+    Reason.OWNER_REFUSED: "The owner of this machine was asked, and said no.",
+    Reason.TOO_MANY_QUESTIONS: (
+        "The owner of this machine has to be asked about this, and too much waits for an answer."
+    ),
     Reason.CA_UNUSABLE: (
         "The proxy's own CA has expired or is not valid yet, so TLS is not possible. Its owner can "
         "make a new one: claude-proxy ca rotate"
@@ -98,6 +107,10 @@ _FAULTS = frozenset(
         Reason.CREDENTIAL_UNAVAILABLE,
     }
 )
+# Denials that an answer of the owner may end.
+_UNANSWERED = frozenset({Reason.ASK, Reason.NOT_ANSWERED, Reason.TOO_MANY_QUESTIONS})
+_ANSWERING = "claude-proxy ask"
+_LATER = "Go on with something else, and try again later: it may be allowed by then."
 _POLICY = "Retrying is useless: this is policy, not a network error."
 _FAULT = (
     "This is a fault of the machine that the proxy runs on, not policy: retrying may work later."
@@ -118,7 +131,7 @@ class Refusal:
 
     def naming(self, options: tuple[str, ...]) -> "Refusal":
         """Return the refusal whose command changes the list that these options name."""
-        if self.command is None or not options:
+        if self.command is None or not options or self.command == _ANSWERING:
             return self
         return replace(self, command=f"{self.command} {shlex.join(options)}")
 
@@ -150,7 +163,7 @@ class Refusal:
         ]
         lines += [f"reason: {self.reason}", self.explanation]
         if self.is_denial:
-            lines.append(_FAULT if self.reason in _FAULTS else _POLICY)
+            lines.append(_outlook(self.reason))
         if self.command is not None:
             lines.append(
                 "If you need it, ask the owner of this machine to run, outside the sandbox:\n"
@@ -192,6 +205,13 @@ class Refusal:
         render = _rendered if is_short else _rendered.__wrapped__
         head, body = render(self, as_json=wants_json(accept), close=close)
         return head if head_only else head + body
+
+
+def _outlook(reason: str) -> str:
+    """Return whether a denied attempt may succeed later, as a sentence."""
+    if reason in _UNANSWERED:
+        return _LATER
+    return _FAULT if reason in _FAULTS else _POLICY
 
 
 # Programs that are refused try the same again, many of them all day long.
@@ -264,10 +284,9 @@ def denial_of(attempt: DeniedAttempt, label: str, *, status: int = 403) -> Refus
         explanation = "Pushing to this repository is not allowed."
     if advice.text:
         explanation = f"{explanation} {advice.text}"
-    is_fault = attempt.reason in _FAULTS
-    return Refusal(
-        status, attempt.reason.value, explanation, label, advice.command(), retry=is_fault
-    )
+    retry = attempt.reason in _FAULTS or attempt.reason in _UNANSWERED
+    command = _ANSWERING if attempt.reason in _UNANSWERED else advice.command()
+    return Refusal(status, attempt.reason.value, explanation, label, command, retry=retry)
 
 
 def attempt_of(reason: str, request: Request) -> DeniedAttempt:

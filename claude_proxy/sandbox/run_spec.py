@@ -259,6 +259,8 @@ def _guarded(settings: Settings) -> Iterator[tuple[str, Path]]:
         yield "its own audit log", settings.jsonl
     if settings.learn is not None:
         yield "the preset that is learned from it", settings.learn[1]
+    if settings.ask_command is not None:
+        yield "the program that answers for you", settings.ask_command
 
 
 def verified_targets(run_spec: RunSpec) -> tuple[str, str]:

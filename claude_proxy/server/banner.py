@@ -81,7 +81,8 @@ def lines_of(
         if settings.policy is None
         else f"policy:         {settings.policy} ({rules})"
     )
-    others = f"All other hosts are {'allowed' if policy.allows_by_default else 'denied'}"
+    fate = "asked about (answer with `claude-proxy ask`)" if policy.asks_by_default else "denied"
+    others = f"All other hosts are {'allowed' if policy.allows_by_default else fate}"
     urls = [listener.url for listener in listeners if not listener.gateway]
     lines = []
     if settings.gateway is not None:

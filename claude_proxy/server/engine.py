@@ -40,6 +40,7 @@ from claude_proxy.server.ca_watch import CaWatch
 from claude_proxy.server.control_door import ControlDoor, open_door
 from claude_proxy.server.gates import Gates, limits_of
 from claude_proxy.server.grant_watch import GrantWatch
+from claude_proxy.server.lazy_questions import LazyQuestions
 from claude_proxy.server.listening_sockets import OpenListener, remove_files
 from claude_proxy.server.prepared import Prepared
 from claude_proxy.server.reload import Reloader
@@ -52,6 +53,7 @@ from claude_proxy.trust.roots import added_roots
 
 if TYPE_CHECKING:
     from claude_proxy.server.control_server import ControlServer
+    from claude_proxy.server.owner_answers import OwnerAnswers
 
 logger = logging.getLogger(__name__)
 
@@ -191,6 +193,7 @@ async def _run(prepared: Prepared) -> None:
         upstream_tls=UpstreamTls(prepared.roots, startup.restorer_of(prepared.roots)),
         owns=own_addresses.is_known_to_be_own,
         # Not the path of a list: a client need not learn of files outside its sandbox.
+        answer_wait_s=settings.ask_timeout_s,
         list_options=() if settings.policy is None else settings.list_options[:2],
         proves_run=_proof_of_runs(settings),
         numbers=connection_numbers(prepared.slot.number, settings.workers),
@@ -208,7 +211,7 @@ async def _run(prepared: Prepared) -> None:
         loud=prepared.slot.speaks,
         news=prepared.news,
         on_applied=prepared.on_applied,
-        close_warm=lambda: _sweep_warm(services),
+        close_warm=lambda: _follow_policy(services),
     )
     grants = _grants(prepared, services, gates)
     stop = asyncio.Event()
@@ -263,6 +266,7 @@ def _grants(prepared: Prepared, services: Services, gates: Gates) -> GrantWatch:
     """Return the watch of the grants, which has looked once: no client is served before."""
     watch = GrantWatch(prepared, services, gates)
     watch.look()
+    services.asking = _questions(prepared, watch)
     return watch
 
 
@@ -283,12 +287,34 @@ def _control(
     from claude_proxy.server import (  # noqa: PLC0415 - most are never asked
         control_operations,
         grant_operations,
+        question_operations,
     )
 
     engine = control_operations.Engine(prepared, services, gates, reloader)
     server = control_operations.server_of(engine)
     grant_operations.add_to(server, engine, grants)
+    if isinstance(services.asking, LazyQuestions):
+        question_operations.add_to(server, engine, services.asking)
     return server
+
+
+def _questions(prepared: Prepared, grants: GrantWatch) -> LazyQuestions:
+    """Return the questions to the owner; most proxies ask none."""
+
+    def make() -> "OwnerAnswers":
+        from claude_proxy.server.answer_grants import MakeGrants  # noqa: PLC0415 - few ask
+        from claude_proxy.server.owner_answers import OwnerAnswers  # noqa: PLC0415 - as above
+
+        return OwnerAnswers(prepared, MakeGrants(prepared.settings, grants.refresh))
+
+    return LazyQuestions(make)
+
+
+def _follow_policy(services: Services) -> None:
+    """Let go what was opened by the policy before, and judge again what waits for an answer."""
+    _sweep_warm(services)
+    if services.asking is not None:
+        services.asking.ask_again()
 
 
 def _proof_of_runs(settings: Settings) -> Callable[[str, str], bool]:
@@ -320,6 +346,8 @@ async def _wind_down(
 ) -> None:
     """Stop accepting, close idle connections, and wait up to `grace_s` seconds for the rest."""
     listeners.close()
+    if services.asking is not None:
+        services.asking.close()
     if services.warm is not None:
         services.warm.close()
     loop = asyncio.get_running_loop()

@@ -116,6 +116,8 @@ class GrantWatch:
         elif self._grants.has_spent and loop_time > self._idle_at:
             self._idle_at = loop_time + _IDLE_S
             self._withdraw()
+        if changes.made and self._services.asking is not None:
+            self._services.asking.ask_again()
         for news in changes.news:
             self._record(news)
         if self._notices is not None:

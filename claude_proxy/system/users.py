@@ -15,3 +15,11 @@ def parse_user(text: str) -> int:
         return pwd.getpwnam(text).pw_uid
     except (KeyError, ValueError):
         raise ValueError(f'"{text}" is not a user of this machine') from None
+
+
+def name_of_user(uid: int) -> str:
+    """Return the name of a user, or the number where there is none."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)

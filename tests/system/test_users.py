@@ -5,7 +5,7 @@ import pwd
 
 import pytest
 
-from claude_proxy.system.users import parse_user
+from claude_proxy.system.users import name_of_user, parse_user
 
 
 def test_a_user_is_a_number_or_a_name() -> None:
@@ -19,3 +19,8 @@ def test_a_user_is_a_number_or_a_name() -> None:
 def test_an_unknown_user_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="not a user of this machine"):
         parse_user(text)
+
+
+def test_a_user_is_called_by_name_where_there_is_one() -> None:
+    assert name_of_user(0) == "root"
+    assert name_of_user(3_999_999_999) == "3999999999"

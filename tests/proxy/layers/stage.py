@@ -22,10 +22,12 @@ from mitmproxy.proxy.layer import Layer
 from claude_proxy.config.allowlist import loader
 from claude_proxy.config.settings import ClientCredentials
 from claude_proxy.events import DecisionMade, Event, OutcomeSeen
+from claude_proxy.policy.answer import Answer
 from claude_proxy.policy.decision import Decision
 from claude_proxy.policy.policy import Policy
 from claude_proxy.proxy.dialer import Dialer, DialError
 from claude_proxy.proxy.gate import ClientInfo, Gate
+from claude_proxy.proxy.layers.asking import AnswerCame, AwaitAnswer, StopAwaiting
 from claude_proxy.proxy.layers.session import (
     NO_LEAVES,
     ContinueLater,
@@ -159,6 +161,7 @@ class Stage:
         self.upstreams: list[Peer] = []
         self.connects = connects
         self.log: list[str] = []
+        self.asked: list[AwaitAnswer] = []  # what the owner has not answered
         self.apart: list[RunApart] = []  # work for another thread
         self.runs_apart = True  # it is done at once
         self.awaits_turn = False  # the layer has more to do, in its next turn
@@ -228,6 +231,11 @@ class Stage:
         self._do(TurnCame())
         return self.client.take()
 
+    def owner_says(self, answer: Answer, which: int = 0) -> bytes:
+        """Have the owner answer what is asked; return what the client gets at once."""
+        self._do(AnswerCame(self.asked.pop(which), answer))
+        return self.client.take()
+
     def finishes_apart(self) -> bytes:
         """Have the other thread finish; return what the client gets at once."""
         self.run_apart()
@@ -277,6 +285,10 @@ class Stage:
     def _note(self, command: commands.Command) -> None:
         if isinstance(command, ContinueLater):
             self.awaits_turn = True
+        elif isinstance(command, AwaitAnswer):
+            self.asked.append(command)
+        elif isinstance(command, StopAwaiting):
+            self.asked.remove(command.awaited)
         elif isinstance(command, RunApart):
             self.apart.append(command)
             if self.runs_apart:

@@ -1,0 +1,88 @@
+"""Control operations about questions: list them as they come, and take the owner's answers.
+
+Law kept: only who can reach the control socket answers, which no sandbox shows.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from claude_proxy.control.answers import (
+    facts_of_question,
+    reply_of,
+    subject_of,
+)
+from claude_proxy.control.asking import Asking
+from claude_proxy.control.protocol import Answer
+from claude_proxy.control.questions import Question
+from claude_proxy.server.control_operations import Engine
+from claude_proxy.server.control_server import Call, ControlServer
+from claude_proxy.server.lazy_questions import LazyQuestions
+from claude_proxy.server.owner_answers import rule_to_open
+from claude_proxy.system.users import name_of_user
+
+_MOST_LISTED = 100
+_EARLIER = 5
+_ANSWER_KEYS = ("answer", "times", "for")
+
+
+def add_to(server: ControlServer, engine: Engine, questions: LazyQuestions) -> None:
+    """Answer what is asked about questions, and show them in the status."""
+
+    async def listed(call: Call) -> Answer:
+        if call.arguments.get("watch") is not True:
+            return {"questions": shown(questions)}
+        await _watch(call, questions)
+        return {}
+
+    async def answered(call: Call) -> Answer:
+        given = call.arguments
+        subject = subject_of(given.get("subject"))
+        reply = reply_of({name: given[name] for name in _ANSWER_KEYS if name in given})
+        by = name_of_user(call.peer.uid)
+        return {"settled": questions.owner.answer(subject, reply, by)}
+
+    server.add("questions", listed)
+    server.add("answer", answered)
+    engine.more_status["questions"] = lambda: shown(questions)
+
+
+async def _watch(call: Call, questions: LazyQuestions) -> None:
+    """Send the questions now and whenever they have changed, until the peer is gone."""
+    changed = asyncio.Event()
+    stop: Callable[[], None] = questions().listen(changed.set)
+    try:
+        while True:
+            changed.clear()
+            await call.send({"questions": shown(questions)})
+            await changed.wait()
+    finally:
+        stop()
+
+
+def shown(questions: LazyQuestions) -> list[dict[str, Any]]:
+    """Return the questions without an answer, as JSON has them."""
+    asking = questions.made
+    if asking is None:
+        return []
+    now = asyncio.get_running_loop().time()
+    return [_shown(asking, each, now) for each in asking.desk.questions[:_MOST_LISTED]]
+
+
+def _shown(asking: Asking, question: Question, now: float) -> dict[str, Any]:
+    facts = question.facts
+    opens = rule_to_open(facts)
+    left_s = min((waiter.deadline - now for waiter in question.waiters), default=0.0)
+    return {
+        "number": question.number,
+        **facts_of_question(facts),
+        "waiting": len(question.waiters),
+        "tries": question.tries,
+        "asked_s": round(now - question.asked_at, 1),
+        "left_s": round(max(left_s, 0.0), 1),
+        "opens": None if opens is None else str(opens),
+        "earlier": [
+            {"answer": each.words, "what": str(each.subject), "ago_s": round(now - each.at, 1)}
+            for each in asking.earlier_like(facts.subject)
+        ][:_EARLIER],
+    }

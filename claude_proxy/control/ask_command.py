@@ -17,6 +17,7 @@ from claude_proxy.control.answers import AnswerError, Reply, reply_of
 from claude_proxy.errors import ClaudeProxyError
 
 _MOST_BYTES = 64 * 1024
+_END_S = 5.0  # for the kernel to end what was killed
 
 
 class AskCommandError(ClaudeProxyError):
@@ -48,7 +49,7 @@ async def ask_program(
     except TimeoutError:
         raise _failed(program, f"no answer within {limit_s:g} s") from None
     finally:
-        _end(transport)
+        await _end(transport, talk)
     if talk.is_too_long:
         raise _failed(program, f"it prints more than {_MOST_BYTES // 1024} KiB")
     if code:
@@ -67,7 +68,8 @@ class _Talk(asyncio.SubprocessProtocol):
         self._question = question
         self.output = bytearray()
         self.over = asyncio.Event()
-        self._has_exited = self._has_closed = False
+        self.exited = asyncio.Event()
+        self._has_closed = False
 
     @property
     def is_too_long(self) -> bool:
@@ -84,10 +86,11 @@ class _Talk(asyncio.SubprocessProtocol):
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:
         """Keep what is printed; too much of it ends the talk."""
-        if fd == 1 and not self.is_too_long:
-            self.output += data
-            if self.is_too_long:
-                self.over.set()
+        if fd != 1 or self.over.is_set():
+            return
+        self.output += data
+        if self.is_too_long:
+            self.over.set()
 
     def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's
         """Note the end of the output."""
@@ -96,18 +99,21 @@ class _Talk(asyncio.SubprocessProtocol):
 
     def process_exited(self) -> None:
         """Note the end of the program."""
-        self._has_exited = True
+        self.exited.set()
         self._end_if_done()
 
     def _end_if_done(self) -> None:
-        if self._has_exited and self._has_closed:
+        if self.exited.is_set() and self._has_closed:
             self.over.set()
 
 
-def _end(transport: asyncio.SubprocessTransport) -> None:
+async def _end(transport: asyncio.SubprocessTransport, talk: _Talk) -> None:
     # With its children, which may keep its output open.
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(transport.get_pid(), signal.SIGKILL)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_END_S):
+            await talk.exited.wait()
     transport.close()
 
 

@@ -20,9 +20,9 @@ def test_content_and_the_end_are_kept_and_empty_frames_are_not() -> None:
     asked = AskedStream(1, read_request(fields, limit=1000, end=True), True, AwaitAnswer(facts))
 
     for event in (
-        DataReceived(1, data=b"body", flow_controlled_length=4),
-        DataReceived(1, data=b"", flow_controlled_length=0),
-        StreamEnded(1),
+        DataReceived(stream_id=1, data=b"body", flow_controlled_length=4),
+        DataReceived(stream_id=1, data=b"", flow_controlled_length=0),
+        StreamEnded(stream_id=1),
     ):
         asked.keep(event)
 

@@ -1,0 +1,152 @@
+"""What an answer does: recorded, carried out, and never more than was asked about."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from claude_proxy.config.settings import Settings
+from claude_proxy.control.answers import AnswerError, Reply, Verdict
+from claude_proxy.errors import ConfigError
+from claude_proxy.events import Notice
+from claude_proxy.policy.answer import Answer
+from claude_proxy.policy.location import Location
+from claude_proxy.policy.policy import Policy
+from claude_proxy.policy.questions import Access, Facts, Subject
+from claude_proxy.policy.request import Scheme
+from claude_proxy.policy.rules import Rule
+from claude_proxy.server.owner_answers import OwnerAnswers
+from claude_proxy.wire.authority import Authority
+
+ASKING = Policy().asking_by_default(Location("a.yaml", 1, 1)).ask[0]
+SUBJECT = Subject("r", Scheme.HTTPS, Authority.of("a.test", 443), Access.READ)
+FACTS = Facts(SUBJECT, "GET", "/\x1b[2J", "curl", ASKING)
+
+
+class House:
+    """A proxy's questions with what was recorded and granted."""
+
+    def __init__(self, settings: Settings, *, grants: bool = True) -> None:
+        self.notices: list[Notice] = []
+        self.granted: list[str] = []
+        self.answers: list[Answer] = []
+        self.over = asyncio.Event()
+        store = SimpleNamespace(record=self.notices.append)
+        prepared = SimpleNamespace(settings=settings, store=store)
+        self.owner = OwnerAnswers(cast("Any", prepared), self._grant if grants else None)
+
+    def _grant(self, _: Subject, rule: Rule, reply: Reply, by: str) -> int:
+        if by == "nobody":
+            raise ConfigError("the store is gone")
+        self.granted.append(f"{rule} {reply}")
+        return 7
+
+    def ask(self) -> None:
+        self.owner().put(FACTS, self._settle, None)
+
+    def _settle(self, answer: Answer) -> None:
+        self.answers.append(answer)
+        self.over.set()
+
+    @property
+    def recorded(self) -> list[tuple[str, str]]:
+        return [(notice.kind, notice.text) for notice in self.notices]
+
+
+def play(
+    act: Callable[[House], Awaitable[None]],
+    settings: Settings | None = None,
+    *,
+    grants: bool = True,
+) -> House:
+    async def run() -> House:
+        house = House(settings or Settings(Path(), Path(), Path()), grants=grants)
+        await act(house)
+        house.owner.close()
+        return house
+
+    return asyncio.run(run())
+
+
+def answered(reply: Reply, by: str = "me", *, grants: bool = True) -> House:
+    async def act(house: House) -> None:
+        house.ask()
+        await asyncio.sleep(0)
+        house.owner.answer(SUBJECT, reply, by)
+
+    return play(act, grants=grants)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "answer"),
+    [
+        (Verdict.ONCE, Answer.YES),
+        (Verdict.NO, Answer.NO),
+        (Verdict.NEVER, Answer.NO),
+        (Verdict.ALWAYS, Answer.AGAIN),
+    ],
+)
+def test_an_answer_settles_what_waits_and_is_recorded(verdict: Verdict, answer: Answer) -> None:
+    house = answered(Reply(verdict))
+
+    assert house.answers == [answer]
+    assert house.recorded == [
+        ("question", "GET https://a.test:443/\\x1b[2J of curl waits for an answer"),
+        ("answer", f"{verdict} to read https://a.test:443, by me"),
+    ]
+    assert house.granted == []
+
+
+def test_an_answer_that_lasts_is_a_grant_within_the_question() -> None:
+    house = answered(Reply(Verdict.FOR, seconds=60.0))
+
+    assert house.granted == ["https://a.test ports 443 methods GET,HEAD,OPTIONS for 1m"]
+    assert house.answers == [Answer.AGAIN]
+    assert house.recorded[1][1] == "for 1m to read https://a.test:443 (grant 7), by me"
+
+
+def test_an_answer_that_cannot_be_carried_out_settles_nothing() -> None:
+    with pytest.raises(ConfigError, match="store is gone"):
+        answered(Reply(Verdict.RUN), by="nobody")
+    with pytest.raises(AnswerError, match="cannot be allowed for longer"):
+        answered(Reply(Verdict.RUN), grants=False)
+
+
+def test_what_nobody_asks_cannot_be_answered_but_refused() -> None:
+    async def act(house: House) -> None:
+        with pytest.raises(AnswerError, match="nothing asks this"):
+            house.owner.answer(SUBJECT, Reply(Verdict.ONCE), "me")
+        house.owner.answer(SUBJECT, Reply(Verdict.NEVER), "me")
+        assert house.owner().put(FACTS, house.answers.append, None) is Answer.NO
+
+    play(act)
+
+
+def test_changed_rules_and_the_end_settle_what_waits() -> None:
+    async def act(house: House) -> None:
+        house.owner.ask_again()
+        house.ask()
+        house.owner.ask_again()
+        house.ask()
+
+    assert play(act).answers == [Answer.AGAIN, Answer.NONE]
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"), [('echo \'{"answer": "once"}\'', Answer.YES), ("exit 1", Answer.NONE)]
+)
+def test_a_program_answers_or_has_not_answered(tmp_path: Path, text: str, answer: Answer) -> None:
+    program = tmp_path / "answer"
+    program.write_text(f"#!/bin/sh\n{text}\n", encoding="utf-8")
+    program.chmod(0o700)
+    settings = replace(Settings(Path(), Path(), Path()), ask_command=program)
+
+    async def act(house: House) -> None:
+        house.ask()
+        await house.over.wait()
+
+    assert play(act, settings).answers == [answer]

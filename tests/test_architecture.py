@@ -149,6 +149,8 @@ ARGUED_READS = {
     # Where variables that hold a credential are read, and taken away.
     ("system.process_memory", "os.environ"),
     ("vault.vault", "os.environ"),
+    # The program of --ask-command is run as the owner would.
+    ("server.owner_answers", "os.environ"),
     # Programs of their own, which must not import `cli`.
     ("sandbox.proxy_process", "os.environ"),
     ("sandbox.bubblewrap.watchdog", "sys.argv"),

@@ -51,6 +51,7 @@ COMMANDS = {
     "diff": "Show what one policy allows and another does not.",
     "lint": "Find rules that are unused, wider than used, shadowed, or lead to shared places.",
     "allow": "Add hosts to the allowlist, or remove them.",
+    "ask": "Answer what running proxies ask: let a request through, or not.",
     "grants": "List the grants in force.",
     "revoke": "Revoke grants: what only they allowed is closed at once.",
     "open": "Allow every public host for a time.",

@@ -96,6 +96,8 @@ def merged(answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     found["connections"] = sum(one["connections"] for one in answers)
     found["tunnels_not_listed"] = sum(one["tunnels_not_listed"] for one in answers)
     found["memory"] = sum(memory) if memory else None
+    if "questions" in first:
+        found["questions"] = [each for one in answers for each in one.get("questions", ())]
     counts: dict[tuple[str | None, str], int] = {}
     for one in answers:
         for tunnel in one["tunnels"]:

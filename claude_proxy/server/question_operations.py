@@ -15,6 +15,8 @@ from claude_proxy.control.answers import (
 from claude_proxy.control.asking import Asking
 from claude_proxy.control.protocol import Answer
 from claude_proxy.control.questions import Question
+from claude_proxy.policy.questions import Subject
+from claude_proxy.policy.rules import RawScheme, Rule, Tls
 from claude_proxy.server.control_operations import Engine
 from claude_proxy.server.control_server import Call, ControlServer
 from claude_proxy.server.lazy_questions import LazyQuestions
@@ -28,11 +30,12 @@ _ANSWER_KEYS = ("answer", "times", "for")
 
 def add_to(server: ControlServer, engine: Engine, questions: LazyQuestions) -> None:
     """Answer what is asked about questions, and show them in the status."""
+    options = engine.prepared.settings.list_options
 
     async def listed(call: Call) -> Answer:
         if call.arguments.get("watch") is not True:
-            return {"questions": shown(questions)}
-        await _watch(call, questions)
+            return {"questions": shown(questions, options)}
+        await _watch(call, questions, options)
         return {}
 
     async def answered(call: Call) -> Answer:
@@ -44,32 +47,48 @@ def add_to(server: ControlServer, engine: Engine, questions: LazyQuestions) -> N
 
     server.add("questions", listed)
     server.add("answer", answered)
-    engine.more_status["questions"] = lambda: shown(questions)
+    engine.more_status["questions"] = lambda: shown(questions, options)
 
 
-async def _watch(call: Call, questions: LazyQuestions) -> None:
+def allow_arguments(rule: Rule, subject: Subject, options: tuple[str, ...]) -> list[str] | None:
+    """Return the words of `claude-proxy` that write a rule into the list; None: there are none."""
+    if rule.tls is Tls.PASSTHROUGH and rule.scheme is not RawScheme.TCP:
+        return None
+    words = ["allow", f"{subject.scheme}://{subject.target}"]
+    words += [word for method in sorted(rule.methods or ()) for word in ("--method", method)]
+    words += [word for glob in rule.paths or () for word in ("--path", glob.text)]
+    words += [word for network in rule.addresses for word in ("--address", str(network))]
+    return [*words, *options]
+
+
+async def _watch(call: Call, questions: LazyQuestions, options: tuple[str, ...]) -> None:
     """Send the questions now and whenever they have changed, until the peer is gone."""
     changed = asyncio.Event()
     stop: Callable[[], None] = questions().listen(changed.set)
     try:
         while True:
             changed.clear()
-            await call.send({"questions": shown(questions)})
+            await call.send({"questions": shown(questions, options)})
             await changed.wait()
     finally:
         stop()
 
 
-def shown(questions: LazyQuestions) -> list[dict[str, Any]]:
-    """Return the questions without an answer, as JSON has them."""
+def shown(questions: LazyQuestions, options: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Return the questions without an answer, as JSON has them.
+
+    `options` name the list that `claude-proxy allow` would write.
+    """
     asking = questions.made
     if asking is None:
         return []
     now = asyncio.get_running_loop().time()
-    return [_shown(asking, each, now) for each in asking.desk.questions[:_MOST_LISTED]]
+    return [_shown(asking, each, now, options) for each in asking.desk.questions[:_MOST_LISTED]]
 
 
-def _shown(asking: Asking, question: Question, now: float) -> dict[str, Any]:
+def _shown(
+    asking: Asking, question: Question, now: float, options: tuple[str, ...]
+) -> dict[str, Any]:
     facts = question.facts
     opens = rule_to_open(facts)
     left_s = min((waiter.deadline - now for waiter in question.waiters), default=0.0)
@@ -81,6 +100,7 @@ def _shown(asking: Asking, question: Question, now: float) -> dict[str, Any]:
         "asked_s": round(now - question.asked_at, 1),
         "left_s": round(max(left_s, 0.0), 1),
         "opens": None if opens is None else str(opens),
+        "allow": None if opens is None else allow_arguments(opens, facts.subject, options),
         "earlier": [
             {"answer": each.words, "what": str(each.subject), "ago_s": round(now - each.at, 1)}
             for each in asking.earlier_like(facts.subject)

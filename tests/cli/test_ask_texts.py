@@ -1,0 +1,80 @@
+"""What a person types as an answer, and how a question looks."""
+
+import pytest
+
+from claude_proxy.cli.ask_texts import lines_of, reply_of_words
+from claude_proxy.control.answers import AnswerError, Reply, Verdict
+
+QUESTION = {
+    "number": 3,
+    "question": "GET https://a.test:443/\x1b[2Jpath",
+    "run": "web",
+    "method": "GET",
+    "program": "curl\n",
+    "waiting": 2,
+    "tries": 2,
+    "left_s": 29.4,
+    "rule": "*",
+    "rule_source": "--ask:1",
+    "opens": "https://a.test ports 443 methods GET",
+    "earlier": [{"answer": "once", "what": "read https://a.test:443", "ago_s": 125.0}],
+}
+
+
+@pytest.mark.parametrize(
+    ("typed", "reply"),
+    [
+        ("once", Reply(Verdict.ONCE)),
+        (" O \n", Reply(Verdict.ONCE)),
+        ("yes", Reply(Verdict.ONCE)),
+        ("5", Reply(Verdict.TIMES, times=5)),
+        ("5 times", Reply(Verdict.TIMES, times=5)),
+        ("1h", Reply(Verdict.FOR, seconds=3600.0)),
+        ("for 10m", Reply(Verdict.FOR, seconds=600.0)),
+        ("2d", Reply(Verdict.FOR, seconds=172800.0)),
+        ("this run", Reply(Verdict.RUN)),
+        ("a", Reply(Verdict.ALWAYS)),
+        ("n", Reply(Verdict.NO)),
+        ("never", Reply(Verdict.NEVER)),
+        ("", None),
+        ("skip", None),
+    ],
+)
+def test_an_answer_is_a_word_a_number_or_a_time(typed: str, reply: Reply | None) -> None:
+    assert reply_of_words(typed) == reply
+
+
+@pytest.mark.parametrize(
+    "typed",
+    ["what", "0", "-1", "99999999999999999999", "0s", "400d", "9999h", "1 h 2", "once more"],
+)
+def test_anything_else_is_asked_for_again(typed: str) -> None:
+    with pytest.raises(AnswerError):
+        reply_of_words(typed)
+
+
+def test_a_question_shows_everything_and_nothing_leaves_its_line() -> None:
+    lines = list(lines_of(QUESTION, "web", ["python"]))
+
+    assert lines == [
+        "Question 3: run web wants",
+        "  GET https://a.test:443/\\x1b[2Jpath",
+        "  program     curl\\x0a",
+        "  waiting     2 requests, for 29 s more",
+        "  asked by    * (--ask:1)",
+        "  covered by  preset python",
+        "  would open  https://a.test ports 443 methods GET, for run web",
+        "  earlier     once to read https://a.test:443, 2 min ago",
+    ]
+
+
+def test_a_question_that_nothing_waits_for_says_so() -> None:
+    late = QUESTION | {"waiting": 0, "run": None, "opens": None, "rule": None, "earlier": []}
+
+    lines = list(lines_of(late, "proxy-9051", []))
+
+    assert lines[0] == "Question 3: a client of proxy-9051 wants"
+    assert lines[3] == (
+        "  waiting     nothing any more (2 requests asked); an answer serves the next try"
+    )
+    assert lines[4].endswith("as no rule can say it")

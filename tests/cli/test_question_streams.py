@@ -1,0 +1,44 @@
+"""Questions of several workers are one list, and end with what asks them."""
+
+from typing import Any, cast
+
+from claude_proxy.cli.question_streams import Asked, QuestionStreams, listed
+from claude_proxy.control.client import Proxy
+from claude_proxy.control.protocol import ControlError, ProxyFacts
+from tests.support.waiting import until
+
+
+class Running:
+    """Stands for a running proxy with two workers, of which one ends."""
+
+    def __init__(self) -> None:
+        self.facts = ProxyFacts("web", "serve", 4711, 0.0, workers=2)
+        self.name = "web"
+
+    def ask(self, _op: str, *, worker: int) -> dict[str, Any]:
+        return {"questions": [{"number": worker + 1}]}
+
+    def stream(self, _op: str, *, worker: int, **_: object) -> Any:
+        if worker:
+            raise ControlError("it has ended")
+        yield {"questions": [{"number": 1}, {"number": 2}]}
+        yield {"questions": [{"number": 2}]}
+
+
+def running() -> Proxy:
+    return cast("Proxy", Running())
+
+
+def test_all_workers_are_asked() -> None:
+    assert [(each.worker, each.facts["number"]) for each in listed([running()])] == [(0, 1), (1, 2)]
+
+
+def test_questions_come_and_go_with_their_worker() -> None:
+    proxy = running()
+    streams = QuestionStreams(lambda: [proxy])
+
+    assert streams.look() == 1
+
+    until(lambda: not streams.open)
+    streams.wait(0.0)
+    assert not streams.is_open(Asked(proxy, 0, {"number": 2}))

@@ -39,7 +39,8 @@ class House:
         prepared = SimpleNamespace(settings=settings, store=store)
         self.owner = OwnerAnswers(cast("Any", prepared), self._grant if grants else None)
 
-    def _grant(self, _: Subject, rule: Rule, reply: Reply, by: str) -> int:
+    def _grant(self, subject: Subject, rule: Rule, reply: Reply, by: str) -> int:
+        assert subject == SUBJECT
         if by == "nobody":
             raise ConfigError("the store is gone")
         self.granted.append(f"{rule} {reply}")

@@ -48,6 +48,7 @@ _SECCOMP_PLACES = (
 )
 _DOCKER_SOCKET = "/var/run/docker.sock"
 _SAID_LIMIT = 300
+_CONTROLLERS = Path("/sys/fs/cgroup/cgroup.controllers")  # of version 2
 _PROBE_NAME = "claude-proxy-look"
 _TAR_LIMIT = 64 * 1024 * 1024
 
@@ -176,7 +177,7 @@ class Engine:
         files = [self.program, Path("/etc/containers/containers.conf")]
         files += [Path(home, ".config/containers", name) for name in _CONFIGURATIONS]
         files += [Path(self.environ[name]) for name in _CONFIGURED if name in self.environ]
-        return [f"{os.geteuid()}", *map(mark_of, files)]
+        return [f"{os.geteuid()}", _controllers(), *map(mark_of, files)]
 
     def _info(self) -> dict[str, Any]:
         said = self.call("info", "--format", "json" if self._is_podman else "{{json .}}")
@@ -430,6 +431,14 @@ _KNOWN = (
         "install it: apt install uidmap (Debian, Ubuntu), dnf install shadow-utils (Fedora)",
     ),
     (
+        r"cgroup controller .* is not available|opening file [`'\"](?:memory|pids|cpu)\.",
+        "this machine's control groups cannot limit memory or processes",
+        (
+            "give them the controllers memory and pids; or else, in containers.conf, "
+            "[containers]: pids_limit = 0"
+        ),
+    ),
+    (
         (
             r"cgroup.*(?:hybrid|v1 mount)|invalid file descriptor.*cgroup|unknown version specified"
             r"|(?:crun|runc).*cgroup"
@@ -545,6 +554,14 @@ def _parsed(said: bytes) -> Any:
         raise EngineError(
             "the engine's answer is not JSON", fix="report it as a bug, with `podman --version`"
         ) from error
+
+
+def _controllers() -> str:
+    """Return what control groups this machine has, which may be others after it has started."""
+    try:
+        return _CONTROLLERS.read_text("ascii").strip()
+    except OSError:
+        return "v1"
 
 
 def _podman_info(found: Mapping[str, Any]) -> dict[str, Any]:

@@ -214,6 +214,7 @@ def _make_and_run(
         prepared.engine,
         prepared.spec.run.settings.statedir,
     )
+    is_new = not prepared.directory.exists()
     store.make_directory(prepared.directory)
     try:
         project, plan, shown = _walled(prepared, say)
@@ -230,7 +231,8 @@ def _make_and_run(
         next_image.forget(statedir, stored.name)
     except BaseException:
         project.abandon(say)
-        _forget_empty(prepared.directory)
+        if is_new:  # nothing is in it but what was to be shown
+            store.remove(statedir, spec.name)
         raise
     try:
         with _environment_file(plan, variables) as file:

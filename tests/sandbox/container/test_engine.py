@@ -195,6 +195,20 @@ def test_facts_are_asked_once_as_long_as_the_engine_stays_the_same(tmp_path: Pat
     assert len(calls_of(podman.program)) == 2
 
 
+def test_facts_are_asked_again_when_the_machine_has_other_control_groups(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    podman = engine(tmp_path, (["info"], json.dumps(INFO), "", 0))
+    controllers = tmp_path / "cgroup.controllers"
+    monkeypatch.setattr(engine_module, "_CONTROLLERS", controllers)
+
+    podman.facts(tmp_path / "cache" / "podman.json")
+    controllers.write_text("cpu memory pids\n")
+    podman.facts(tmp_path / "cache" / "podman.json")
+
+    assert len(calls_of(podman.program)) == 2
+
+
 def test_a_podman_that_hands_its_work_to_a_service_is_refused(tmp_path: Path) -> None:
     host = {**INFO["host"], "serviceIsRemote": True, "remoteSocket": {"path": "unix:///p.sock"}}  # type: ignore[dict-item]
     podman = engine(tmp_path, (["info"], json.dumps({**INFO, "host": host}), "", 0))
@@ -273,6 +287,8 @@ def test_a_volume_that_is_not_there_is_no_error(tmp_path: Path) -> None:
         (b"no subuid ranges found for user", "range of user ids", "usermod --add-subuids"),
         (b'exec: "newuidmap": executable file not found in $PATH', "newuidmap", "uidmap"),
         (b"OCI runtime error: crun: cgroup v1 hybrid", "control groups", "containers.conf"),
+        (b"crun: the requested cgroup controller `pids` is not available", "limit", "pids_limit"),
+        (b"crun: opening file `memory.max` for writing: No such file", "limit", "controllers"),
         (b"cannot clone: Operation not permitted", "namespaces", "sysctl"),
         (b"something else", "podman run failed: something else", "dry-run"),
     ],

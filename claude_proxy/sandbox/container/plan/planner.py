@@ -301,7 +301,7 @@ class _Planner:
         if not self._engine.limits:
             yield (
                 "memory, processes and processors of the container are not limited: this user may "
-                "not make control groups"
+                "make no control groups that do it"
             )
         if (self._uid, self._gid) == (0, 0) and not self._engine.rootless:
             yield (

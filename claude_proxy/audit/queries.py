@@ -398,13 +398,15 @@ class AuditReader:
             " d.method, d.path, d.allowed, d.reason, o.error, o.upstream"
             " FROM decision d LEFT JOIN outcome o ON o.decision = coalesce(d.attempt, d.id)"
             f" WHERE d.id >= ? AND coalesce(d.at, d.id) >= ? AND {condition}"
-            f" AND substr(d.listener, 1, 7) <> 'gateway' AND NOT {IS_SUPERSEDED}"
-            " ORDER BY d.id LIMIT ?"
+            " AND substr(d.listener, 1, 7) <> 'gateway' ORDER BY d.id LIMIT ?"
         )
+        # All at once: to ask for each row takes a fifth of the time.
+        later = "SELECT attempt FROM decision WHERE attempt IS NOT NULL AND attempt >= ?"
+        superseded = {number for (number,) in self._rows(later, since_ns)}
         start = since_ns
-        # A page at a time: whoever reads the whole log at once keeps a snapshot of it for seconds.
+        # A page at a time: reading the whole log at once keeps a snapshot of it for seconds.
         while page := self._rows(statement, start, since_ns, *values, _LARGE_PAGE_ROWS):
-            yield page
+            yield [row for row in page if row[0] not in superseded] if superseded else page
             start = page[-1][0] + 1
 
     # Only constants of this package are joined into statements; the user's values are bound.

@@ -26,7 +26,9 @@ _DENIALS: Final = frozenset(reason.value for reason in Reason) - _ALLOWING
 _ASK: Final = Reason.ASK.value
 _FORMS: Final = {PASSTHROUGH_SCHEME: Form.PASSTHROUGH, TCP_SCHEME: Form.RAW}
 _REMEMBERED: Final = 65_536
-_BEFORE_KEY: Final = 3  # columns of a page: id, connection, how often
+# Columns of a PlainRow: a million named ones take as long as the rest.
+BEFORE_KEY: Final = 3
+_RUN, _PHASE, _SCHEME, _TARGET, _ALLOWED, _REASON = 3, 4, 5, 6, 9, 10
 
 
 class RowKey(NamedTuple):
@@ -79,31 +81,37 @@ class RowKey(NamedTuple):
         return RecordedAttempt(Form.REQUEST, scheme, target, self.method, path, query, address)
 
 
-type PlainKey = tuple[Any, ...]  # as RowKey; a million named ones take as long as the rest
+type PlainRow = tuple[Any, ...]  # id, connection, how often, and the columns of a RowKey
+
+
+def recorded_rows(
+    reader: AuditReader, *, since_ns: int = 0, run: RunFilter | None = None
+) -> Iterator[PlainRow]:
+    """Yield all that was asked of the proxy since a time, or by one run, oldest first.
+
+    What was asked for is the requests. A tunnel counts only if nothing was asked for inside, and
+    comes last. Columns are those of `AuditReader.recorded_pages`.
+    """
+    tunnels: dict[tuple[str | None, int, str], PlainRow] = {}
+    for page in reader.recorded_pages(since_ns=since_ns, run=run):
+        for row in page:
+            phase = row[_PHASE]
+            if phase == "connect":
+                if (row[_ALLOWED] or row[_REASON] == _ASK) and row[_SCHEME] not in _FORMS:
+                    tunnels[row[_RUN], row[1], row[_TARGET]] = row
+                    continue
+            elif tunnels and phase == "request":
+                tunnels.pop((row[_RUN], row[1], row[_TARGET]), None)
+            yield row
+    yield from tunnels.values()
 
 
 def counted_rows(
     reader: AuditReader, *, since_ns: int = 0, run: RunFilter | None = None
-) -> Iterator[tuple[PlainKey, int]]:
-    """Yield all that was asked of the proxy since a time, or by one run, oldest first.
-
-    What was asked for is the requests. A tunnel counts only if nothing was asked for inside, and
-    comes last. With each row comes how many equal ones it stands for.
-    """
-    tunnels: dict[tuple[str | None, int, str], tuple[PlainKey, int]] = {}
-    for page in reader.recorded_pages(since_ns=since_ns, run=run):
-        for row in page:
-            key = row[_BEFORE_KEY:]
-            phase = key[1]
-            if phase == "connect":
-                _, _, scheme, target, _, _, allowed, reason = key[:8]
-                if (allowed or reason == _ASK) and scheme not in _FORMS:
-                    tunnels[key[0], row[1], target] = (key, row[2])
-                    continue
-            elif tunnels and phase == "request":
-                tunnels.pop((key[0], row[1], key[3]), None)
-            yield key, row[2]
-    yield from tunnels.values()
+) -> Iterator[tuple[RowKey, int]]:
+    """Yield the same with names, each row with how many equal ones it stands for."""
+    for row in recorded_rows(reader, since_ns=since_ns, run=run):
+        yield RowKey._make(row[BEFORE_KEY:]), row[BEFORE_KEY - 1]
 
 
 def subject_of(row: RowKey) -> str:

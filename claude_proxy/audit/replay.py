@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from dataclasses import field
 from enum import StrEnum
 from heapq import nlargest
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from claude_proxy.audit.recorded_attempts import PlainKey, RowKey, subject_of
+from claude_proxy.audit.recorded_attempts import BEFORE_KEY, PlainRow, RowKey, subject_of
 from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.policy.decision import Decision
 from claude_proxy.policy.policy import Policy
@@ -54,6 +54,22 @@ class _Answer(NamedTuple):
     rule: str | None
 
 
+@dataclass(slots=True, eq=False)
+class _Place:
+    """A target, and the answers about it so far; a log holds the same requests again and again."""
+
+    by_path: bool  # whether the path of a request matters
+    answers: dict[tuple[Any, ...], _Answer] = field(default_factory=dict)
+
+
+@dataclass(slots=True, eq=False)
+class _Run:
+    """What would change in a run: how often, and which rows."""
+
+    counts: dict[Change, int] = field(default_factory=lambda: dict.fromkeys(Change, 0))
+    changed: list[tuple[PlainRow, _Answer]] = field(default_factory=list)
+
+
 @dataclass(slots=True)
 class Replay:
     """What a policy would decide about recorded attempts."""
@@ -61,39 +77,44 @@ class Replay:
     policy: Policy
     attempts: int = 0  # in the log; a row may stand for many
     not_judged: Counter[str] = field(default_factory=Counter)  # by the reason then
-    # By run and change, how often.
-    counts: Counter[tuple[str | None, Change]] = field(default_factory=Counter)
-    _changed: dict[str | None, list[tuple[PlainKey, _Answer, int]]] = field(default_factory=dict)
-    # The answers so far; a log holds the same requests again and again.
-    _answers: dict[PlainKey, _Answer] = field(default_factory=dict)
+    _runs: dict[str | None, _Run] = field(default_factory=dict)
+    _places: dict[str, _Place] = field(default_factory=dict)
     _addresses: dict[tuple[Authority, Address], Decision] = field(default_factory=dict)
-    _by_path: dict[str, bool] = field(default_factory=dict)
 
-    def judge(self, rows: Iterable[tuple[PlainKey, int]]) -> None:
+    def judge(self, rows: Iterable[PlainRow]) -> None:
         """Judge all that was recorded."""
-        answers, by_path = self._answers, self._by_path
-        for key, count in rows:
-            target, path = key[3], key[5]
-            matters = by_path.get(target)
-            if matters is None:
-                matters = by_path[target] = self._judges_paths(key)
-            asked = key[1:] if matters or "?" in path else (*key[1:5], path[:1], *key[6:])
-            answer = answers.get(asked)
+        places, runs, attempts = self._places, self._runs, 0
+        for row in rows:
+            _, _, times, run, phase, scheme, target, method, path = row[:9]
+            place = places.get(target)
+            if place is None:
+                place = places[target] = self._place_of(row)
+            rest = path if place.by_path or "?" in path else path[:1]
+            asked = (rest, method, phase, scheme, *row[9:])
+            answer = place.answers.get(asked)
             if answer is None:
-                answer = answers[asked] = self._answer(RowKey._make(key))
-            self.attempts += count
+                answer = place.answers[asked] = self._answer(RowKey._make(row[BEFORE_KEY:]))
+            attempts += times
             if answer.change is not None:
-                self.counts[key[0], answer.change] += count
-                self._changed.setdefault(key[0], []).append((key, answer, count))
+                found = runs.get(run)
+                if found is None:
+                    found = runs[run] = _Run()
+                found.counts[answer.change] += times
+                found.changed.append((row, answer))
             elif answer.now is None:
-                self.not_judged[RowKey._make(key).outcome] += count
+                self.not_judged[answer.was] += times
+        self.attempts += attempts
+
+    def counts(self, run: str | None) -> dict[Change, int]:
+        """Return how often something would change in a run."""
+        return self._runs[run].counts
 
     def changed(self, run: str | None, most: int) -> list[Changed]:
         """Return what would change in a run, at most so many kinds, the most frequent first."""
         kinds: dict[tuple[str, _Answer], int] = {}
-        for key, answer, count in self._changed.get(run, ()):
-            kind = (subject_of(RowKey._make(key)), answer)
-            kinds[kind] = kinds.get(kind, 0) + count
+        for row, answer in self._runs[run].changed:
+            kind = (subject_of(RowKey._make(row[BEFORE_KEY:])), answer)
+            kinds[kind] = kinds.get(kind, 0) + row[BEFORE_KEY - 1]
         found = nlargest(most, kinds.items(), key=lambda each: each[1])
         return [
             Changed(run, answer.change, subject, answer.was, answer.now, answer.rule, times)
@@ -103,27 +124,23 @@ class Replay:
 
     def runs(self) -> list[str | None]:
         """Return the runs in which something would change, the one with the most first."""
-        totals: Counter[str | None] = Counter()
-        for (run, _), count in self.counts.items():
-            totals[run] += count
-        return [run for run, _ in totals.most_common()]
+        return sorted(self._runs, key=lambda run: -sum(self._runs[run].counts.values()))
 
-    def _judges_paths(self, key: PlainKey) -> bool:
-        attempt = RowKey._make(key).attempt()
-        return attempt is None or self.policy.judges_paths(attempt.target)
+    def _place_of(self, row: PlainRow) -> _Place:
+        attempt = RowKey._make(row[BEFORE_KEY:]).attempt()
+        return _Place(attempt is None or self.policy.judges_paths(attempt.target))
 
-    def _answer(self, row: RowKey) -> _Answer:
-        decision = self._decision(row)
+    def _answer(self, key: RowKey) -> _Answer:
+        decision = self._decision(key)
         if decision is None:
-            return _Answer(None, row.outcome, None, None)
+            return _Answer(None, key.outcome, None, None)
         rule = None if decision.rule is None else str(decision.rule.source)
-        change = _change_of(row, decision)
-        return _Answer(change, row.outcome, decision.reason.value, rule)
+        return _Answer(_change_of(key, decision), key.outcome, decision.reason.value, rule)
 
-    def _decision(self, row: RowKey) -> Decision | None:
+    def _decision(self, key: RowKey) -> Decision | None:
         """Return what would be decided; None if that cannot be said."""
-        attempt = row.attempt()
-        if attempt is None or row.outcome not in JUDGED_AGAIN:
+        attempt = key.attempt()
+        if attempt is None or key.outcome not in JUDGED_AGAIN:
             return None
         decision = judged_without_address(self.policy, attempt)
         if not decision.allowed or attempt.address is None:
@@ -135,10 +152,10 @@ class Replay:
         return decision if found.allowed else found
 
 
-def _change_of(row: RowKey, decision: Decision) -> Change | None:
-    if row.is_allowed:
+def _change_of(key: RowKey, decision: Decision) -> Change | None:
+    if key.is_allowed:
         return None if decision.allowed else Change.DENIED
     if decision.allowed:
         return Change.ALLOWED
-    same = row.outcome in {decision.reason, Reason.RULE_WITHDRAWN}
+    same = key.outcome in {decision.reason, Reason.RULE_WITHDRAWN}
     return None if same else Change.OTHER_REASON

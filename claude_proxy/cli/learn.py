@@ -14,7 +14,7 @@ import click
 
 from claude_proxy.audit.database import database_in
 from claude_proxy.audit.queries import AuditReader, RunFilter
-from claude_proxy.audit.recorded_attempts import counted_rows
+from claude_proxy.audit.recorded_attempts import recorded_rows
 from claude_proxy.audit.seen import seen_in
 from claude_proxy.cli import completers, learn_report, list_edit, options, paths
 from claude_proxy.cli.list_edit import EditedList
@@ -161,7 +161,7 @@ def _seen(statedir: Path, run: str | None, since_ns: int) -> Iterator[Seen]:
     path = database_in(statedir)
     of_run: RunFilter | None = None if run is None else run_filter(path, run)
     with AuditReader(path) as reader:
-        yield from seen_in(counted_rows(reader, since_ns=since_ns, run=of_run))
+        yield from seen_in(recorded_rows(reader, since_ns=since_ns, run=of_run))
 
 
 def _included(words: tuple[str, ...]) -> frozenset[Apart]:

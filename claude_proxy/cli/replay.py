@@ -11,7 +11,7 @@ import click
 from claude_proxy.audit.database import database_in
 from claude_proxy.audit.escape import escape_field, escape_text
 from claude_proxy.audit.queries import AuditReader
-from claude_proxy.audit.recorded_attempts import counted_rows
+from claude_proxy.audit.recorded_attempts import recorded_rows
 from claude_proxy.audit.replay import Change, Changed, Replay
 from claude_proxy.cli import completers, list_edit, options, paths
 from claude_proxy.cli.recorded_run import run_filter
@@ -93,18 +93,19 @@ def command(
     gc.disable()
     try:
         with AuditReader(path) as reader:
-            replay.judge(counted_rows(reader, since_ns=since or 0, run=of_run))
+            replay.judge(recorded_rows(reader, since_ns=since or 0, run=of_run))
     finally:
         gc.enable()
     if as_json:
         click.echo(json.dumps(_facts_of(replay, limit), indent=2))
     else:
         click.echo("\n".join(_lines_of(replay, harmless(str(judged_by.path)), limit)))
-    return _DIFFERENT if replay.counts else 0
+    return _DIFFERENT if replay.runs() else 0
 
 
 def _lines_of(replay: Replay, name: str, limit: int) -> Iterator[str]:
-    different = sum(replay.counts.values())
+    runs = replay.runs()
+    different = sum(sum(replay.counts(run).values()) for run in runs)
     yield (
         f"{replay.attempts:,} attempts recorded; by {name}, "
         f"{different:,} would be decided differently."
@@ -112,7 +113,6 @@ def _lines_of(replay: Replay, name: str, limit: int) -> Iterator[str]:
     if unjudged := sum(replay.not_judged.values()):
         reasons = ", ".join(map(escape_field, replay.not_judged))
         yield f"{unjudged:,} cannot be judged again, as what decided is not recorded: {reasons}"
-    runs = replay.runs()
     for run in runs[:limit]:
         yield ""
         yield from _lines_of_run(replay, run, limit)
@@ -125,7 +125,7 @@ def _lines_of_run(replay: Replay, run: str | None, limit: int) -> Iterator[str]:
     counts = [
         f"{count:,} {_CHANGES[change]}"
         for change in Change
-        if (count := replay.counts[run, change])
+        if (count := replay.counts(run)[change])
     ]
     name = _NO_RUN if run is None else f"run {escape_field(run)}"
     yield f"{name}: {', '.join(counts)}"
@@ -142,8 +142,9 @@ def _lines_of_run(replay: Replay, run: str | None, limit: int) -> Iterator[str]:
 
 def _facts_of(replay: Replay, limit: int) -> dict[str, Any]:
     totals = {str(change): 0 for change in Change}
-    for (_, change), count in replay.counts.items():
-        totals[change] += count
+    for run in replay.runs():
+        for change, count in replay.counts(run).items():
+            totals[change] += count
     return {
         "attempts": replay.attempts,
         "not_judged": dict(replay.not_judged),
@@ -151,7 +152,7 @@ def _facts_of(replay: Replay, limit: int) -> dict[str, Any]:
         "runs": [
             {
                 "run": run,
-                **{change.replace("-", "_"): replay.counts[run, change] for change in Change},
+                **{change.replace("-", "_"): replay.counts(run)[change] for change in Change},
                 "requests": [_changed_facts(each) for each in replay.changed(run, limit)],
             }
             for run in replay.runs()

@@ -353,12 +353,15 @@ class _Learner:
     def _templates_of(
         self, place: _Place, method: str, paths: Counter[str], denied: set[str]
     ) -> list[PathTemplate]:
+        # A name that leads to an address which is not public is a host like any other.
+        is_name = place.apart is Apart.ADDRESSES and place.target.address is None
+        is_exact = place.apart is not None and not is_name
         return templates_of(
             dict(paths),
             never=self._refused[place.target, method],
             # Where anybody can store, one path is one account's. And a denied request has not
             # shown that any path of a kind is harmless.
-            exact=lambda path: place.apart is not None or path in denied,
+            exact=lambda path: is_exact or path in denied,
         )
 
     def _entry(

@@ -8,7 +8,14 @@ import pytest
 
 from claude_proxy.audit.database import database_in
 from claude_proxy.audit.queries import AuditReader, RunFilter
-from claude_proxy.audit.recorded_attempts import PlainKey, RowKey, counted_rows, subject_of
+from claude_proxy.audit.recorded_attempts import (
+    BEFORE_KEY,
+    PlainRow,
+    RowKey,
+    counted_rows,
+    recorded_rows,
+    subject_of,
+)
 from claude_proxy.audit.store import AuditStore
 from claude_proxy.events import PASSTHROUGH_SCHEME, TCP_SCHEME, Phase
 from claude_proxy.policy.recorded_attempt import Form
@@ -28,14 +35,14 @@ def store(path: Path) -> Iterator[AuditStore]:
         yield store
 
 
-def rows(path: Path, run: str | None = None) -> list[tuple[PlainKey, int]]:
+def rows(path: Path, run: str | None = None) -> list[PlainRow]:
     of_run = None if run is None else RunFilter(run)
     with AuditReader(path) as reader:
-        return list(counted_rows(reader, run=of_run))
+        return list(recorded_rows(reader, run=of_run))
 
 
 def subjects(path: Path, run: str | None = None) -> list[str]:
-    return [subject_of(RowKey._make(key)) for key, _ in rows(path, run)]
+    return [subject_of(RowKey._make(row[BEFORE_KEY:])) for row in rows(path, run)]
 
 
 def a_key(**changes: object) -> RowKey:
@@ -78,7 +85,16 @@ def test_repeated_denials_are_counted(store: AuditStore, path: Path) -> None:
         store.record(a_denial(MOMENT + number))
     store.close()
 
-    assert [count for _, count in rows(path)] == [7]
+    assert [row[2] for row in rows(path)] == [7]
+
+
+def test_rows_have_names_and_numbers(store: AuditStore, path: Path) -> None:
+    store.record(a_decision(MOMENT, run="one"))
+
+    with AuditReader(path) as reader:
+        ((key, times),) = counted_rows(reader)
+
+    assert (key.run, key.target, key.path, times) == ("one", "example.com:443", "/path", 1)
 
 
 def test_a_later_denial_replaces_the_decision_that_it_ends(store: AuditStore, path: Path) -> None:
@@ -89,9 +105,9 @@ def test_a_later_denial_replaces_the_decision_that_it_ends(store: AuditStore, pa
     store.record(an_outcome(MOMENT, upstream="10.1.2.3:443", error="address-not-allowed"))
     store.close()
 
-    ((key, _),) = rows(path)
+    (found,) = rows(path)
 
-    row = RowKey._make(key)
+    row = RowKey._make(found[BEFORE_KEY:])
     attempt = row.attempt()
     assert (row.is_allowed, row.outcome) == (False, "address-not-allowed")
     assert attempt is not None

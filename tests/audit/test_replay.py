@@ -2,7 +2,7 @@
 
 import pytest
 
-from claude_proxy.audit.recorded_attempts import PlainKey
+from claude_proxy.audit.recorded_attempts import PlainRow
 from claude_proxy.audit.replay import Change, Replay
 from claude_proxy.config.allowlist import loader
 
@@ -28,15 +28,33 @@ def row(
     reason: str | None = None,
     error: str | None = None,
     upstream: str | None = PUBLIC,
-) -> PlainKey:
+    times: int = 1,
+) -> PlainRow:
     why = reason or ("rule-matched" if allowed else "no-rule")
-    return (run, "request", "https", f"{target}:443", method, path, allowed, why, error, upstream)
+    place = (1, 7, times, run)
+    return (
+        *place,
+        "request",
+        "https",
+        f"{target}:443",
+        method,
+        path,
+        allowed,
+        why,
+        error,
+        upstream,
+    )
 
 
-def replayed(*rows: PlainKey, times: int = 1) -> Replay:
+def replayed(*rows: PlainRow) -> Replay:
     replay = Replay(POLICY)
-    replay.judge((each, times) for each in rows)
+    replay.judge(rows)
     return replay
+
+
+def counts(replay: Replay, run: str = "r") -> dict[Change, int]:
+    found = replay.counts(run) if run in replay.runs() else {}
+    return {change: times for change, times in found.items() if times}
 
 
 @pytest.mark.parametrize(
@@ -56,28 +74,28 @@ def replayed(*rows: PlainKey, times: int = 1) -> Replay:
         (row("a.example.com", "/r/info/refs?service=git-receive-pack"), Change.DENIED),
     ],
 )
-def test_what_would_change_is_told(recorded: PlainKey, change: Change | None) -> None:
-    replay = replayed(recorded, times=3)
+def test_what_would_change_is_told(recorded: PlainRow, change: Change | None) -> None:
+    replay = replayed(recorded, recorded, recorded)
 
     assert replay.attempts == 3
-    assert dict(replay.counts) == ({} if change is None else {("r", change): 3})
+    assert counts(replay) == ({} if change is None else {change: 3})
 
 
 @pytest.mark.parametrize("reason", ["host-mismatch", "foreign-credential", "client-not-allowed"])
 def test_what_was_decided_by_something_unrecorded_is_not_judged_again(reason: str) -> None:
     replay = replayed(row(allowed=False, reason=reason))
 
-    assert (dict(replay.counts), dict(replay.not_judged)) == ({}, {reason: 1})
+    assert (replay.runs(), dict(replay.not_judged)) == ([], {reason: 1})
 
 
 def test_changes_are_listed_by_run_the_most_frequent_first() -> None:
     replay = Replay(POLICY)
     replay.judge(
         [
-            (row("x.example.com", run="one"), 1),
-            (row("y.example.com", run="two"), 2),
-            (row("z.example.com", run="two"), 5),
-            (row("z.example.com", run=None), 1),
+            row("x.example.com", run="one"),
+            row("y.example.com", run="two", times=2),
+            row("z.example.com", run="two", times=5),
+            row("z.example.com", run=None),
         ]
     )
 
@@ -102,6 +120,8 @@ def test_a_replay_agrees_with_each_request_judged_by_itself() -> None:
         for upstream in (None, PUBLIC, "127.0.0.1:443")
     ]
 
-    together = replayed(*rows).counts["r", Change.DENIED]
+    together = counts(replayed(*rows))
 
-    assert together == sum(replayed(each).counts["r", Change.DENIED] for each in rows)
+    assert together[Change.DENIED] == sum(
+        counts(replayed(each)).get(Change.DENIED, 0) for each in rows
+    )

@@ -6,7 +6,7 @@ ROW = ("request", "https", "a.example:443", "GET", "/x", 1, "rule-matched", None
 
 
 def test_equal_attempts_of_several_runs_are_one() -> None:
-    rows = [(("one", *ROW), 2), ((None, *ROW), 3)]
+    rows = [(1, 7, 2, "one", *ROW), (2, 7, 3, None, *ROW)]
 
     (found,) = seen_in(rows)
 
@@ -18,7 +18,7 @@ def test_a_denial_after_an_allowed_head_is_a_denial() -> None:
     row = (*ROW[:7], "leak-guard", None)
     denied = (*ROW[:7], "foreign-credential", None)
 
-    found = list(seen_in([(("one", *row), 1), (("one", *denied), 1)]))
+    found = list(seen_in([(1, 7, 1, "one", *row), (2, 7, 1, "one", *denied)]))
 
     assert [(each.allowed, each.reason) for each in found] == [
         (True, "rule-matched"),

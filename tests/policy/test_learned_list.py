@@ -181,6 +181,19 @@ def test_where_anybody_can_store_a_path_is_never_a_template() -> None:
     assert "*" not in rules(found)[0]
 
 
+def test_of_an_address_a_path_is_never_a_template_and_of_a_name_that_leads_to_one_it_is() -> None:
+    literal = learned(
+        [seen("10.1.2.3:443", f"/x/{each}", address="10.1.2.3") for each in range(1, 9)]
+    )
+    name = learned(
+        [seen("git.corp.example:443", f"/x/{each}", address="10.1.2.3") for each in range(1, 9)]
+    )
+
+    assert "*" not in rules(literal)[0]
+    assert "/x/1*" in rules(name)[0]
+    assert {entry.apart for entry in (*literal.entries, *name.entries)} == {Apart.ADDRESSES}
+
+
 def test_what_is_included_passes_then() -> None:
     all_seen = [
         seen("dns.google:443", "/dns-query", "POST"),

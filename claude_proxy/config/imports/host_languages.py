@@ -159,7 +159,7 @@ class HostExpression:
 
     def _sensible(self, patterns: tuple[HostPattern, ...]) -> tuple[HostPattern, ...]:
         """Leave out single words, of which more than the one name is meant."""
-        words = tuple(each for each in patterns if "." not in str(each) and ":" not in str(each))
+        words = tuple(each for each in patterns if each.network is None and "." not in each.host)
         if words and self.beyond(HostPattern.every(), patterns) is not None:
             return tuple(each for each in patterns if each not in words)
         return patterns

@@ -39,6 +39,7 @@ def _expression(text: str, *, extended: bool = True, with_port: bool = False) ->
         (r"^(api|www)\.example\.(com|org)$", ["api.example.com", "api.example.org",
                                               "www.example.com", "www.example.org"], True),
         ("google", [], False),
+        ("example", [], False),  # a domain that no registry has
         ("^ads[0-9]*\\.", [], False),
         (r"\.com$", [], False),  # a public suffix
         (r"EXAMPLE\.com$", [".example.com"], False),

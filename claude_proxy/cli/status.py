@@ -32,6 +32,7 @@ same. The exit code is 1 if a proxy does not answer.
 
 _AT_A_TIME = 16
 _LABEL_WIDTH = 11
+_OPEN = "OPEN: "
 _WHY_WITHOUT = "without a proxy: it joined another, has no network, or its proxy has ended"
 _MOST_TUNNELS = 10  # that are listed for one proxy
 
@@ -219,9 +220,16 @@ def _questions(report: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _grants(report: Mapping[str, Any]) -> Iterator[str]:
-    found = report.get("grants")
-    for one in found if isinstance(found, list) else ():
-        yield escape_text(str(one.get("text") or one.get("shown") or one))
+    for one in report.get("grants") or ():
+        whom = f" for run {one['run']}" if one["run"] else ""
+        whom += f" in {one['project']}" if one["project"] else ""
+        what = ", ".join(one["allows"])
+        bounds = [] if one["seconds_left"] is None else [f"{_ago(one['seconds_left'])} left"]
+        if one["uses_left"] is not None:
+            bounds.append(f"{_count(one['uses_left'], 'use')} left")
+        reason = f" ({one['reason']})" if one["reason"] else ""
+        text = f"{one['number']}  {what}{whom}, {', '.join(bounds) or 'until the run ends'}{reason}"
+        yield escape_text(f"{_OPEN if one['kind'] == 'open' else ''}{text}")
 
 
 # What other parts add to a status, and how it is shown.

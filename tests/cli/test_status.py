@@ -11,6 +11,18 @@ from claude_proxy.control import protocol
 from claude_proxy.sandbox.run_directory import RunDirectory
 from tests.support.control import Running, facts, says
 
+GRANT: dict[str, Any] = {
+    "number": 3,
+    "kind": "allow",
+    "allows": ["a.example"],
+    "run": "web",
+    "project": None,
+    "seconds_left": 90,
+    "uses_left": 1,
+    "reason": "docs",
+}
+OPENED = {"kind": "open", "allows": ["every public host"], "run": None, "uses_left": None}
+
 
 def told(**changes: Any) -> dict[str, Any]:
     policy = {"name": "own", "file": None, "version": "abc", "rules": 2, "rejected": False}
@@ -167,7 +179,8 @@ def test_nothing_that_runs_is_no_error(
     [
         ({"questions": ["one"]}, "1 question waits: claude-proxy ask"),
         ({"questions": 3}, "3 questions wait: claude-proxy ask"),
-        ({"grants": [{"text": "3  a.example"}]}, "3  a.example"),
+        ({"grants": [GRANT]}, "3  a.example for run web, 1m30s left, 1 use left (docs)"),
+        ({"grants": [GRANT | OPENED]}, "OPEN: 3  every public host, 1m30s left (docs)"),
     ],
 )
 def test_what_other_parts_add_is_shown(

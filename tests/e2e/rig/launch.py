@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from claude_proxy.system.runs import CONTROL
 from tests.support.audit import Row, audit_rows
 from tests.support.processes import has_ended
 from tests.support.waiting import until
@@ -137,7 +138,8 @@ class Launches:
     def left(self) -> list[str]:
         """Return the directories of runs that there are."""
         base = self.runtime / "claude-proxy"
-        return sorted(path.name for path in base.glob("[!.]*")) if base.exists() else []
+        found = (path.name for path in base.glob("[!.]*") if path.name != CONTROL)
+        return sorted(found) if base.exists() else []
 
     def helpers(self) -> dict[str, int]:
         """Return the processes of the user's one living run, by what they are."""

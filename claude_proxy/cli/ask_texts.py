@@ -81,7 +81,8 @@ def lines_of(question: Mapping[str, Any], proxy: str, presets: list[str]) -> Ite
     where = whose if run == proxy else f"{whose} of {proxy}"
     yield f"Question {question['number']}: {escape_text(where)} wants"
     yield f"  {escape_text(what)}"
-    yield _line("program", question["program"] or "unknown")
+    agent = f", which calls itself {question['user_agent']}" if question["user_agent"] else ""
+    yield _line("program", f"{question['program'] or 'unknown'}{agent}")
     yield _line("waiting", _waiting(question))
     if question["rule"] is not None:
         yield _line("asked by", f"{question['rule']} ({question['rule_source']})")

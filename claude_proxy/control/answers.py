@@ -158,6 +158,7 @@ def facts_of_question(facts: Facts) -> dict[str, Any]:
         "method": facts.method,
         "path": facts.path,
         "program": facts.program,
+        "user_agent": facts.agent,
         "rule": None if facts.asking is None else str(facts.asking),
         "rule_source": None if facts.asking is None else str(facts.asking.source),
     }

@@ -51,6 +51,7 @@ class Facts:
     program: str  # what is known of the client, "" if nothing
     asking: Rule | None  # the rule that has the owner asked
     size: int = 0  # bytes that are kept while it waits
+    agent: str = ""  # what the client calls itself
 
     def short(self) -> "Facts":
         """Return what is worth keeping: the path is of any length."""

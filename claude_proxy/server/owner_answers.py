@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Callable
+import time
 from typing import TYPE_CHECKING, Protocol
 
 from claude_proxy.audit.escape import escape_text
@@ -22,6 +22,7 @@ from claude_proxy.policy.answer import Answer
 from claude_proxy.policy.location import Location
 from claude_proxy.policy.questions import Facts, Subject, rule_of_answer
 from claude_proxy.policy.rules import Rule
+from claude_proxy.server import desktop_notices
 from claude_proxy.server.prepared import Prepared
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 QUESTION, ANSWER = "question", "answer"  # kinds of notices
 _FROM_PROGRAM = "--ask-command"
+_PAUSE_S = 2.0  # between two notifications of the desktop
 _PLACE = Location("answer", 1, 1)
 
 
@@ -49,7 +51,7 @@ class OwnerAnswers:
         self._settings: Settings = prepared.settings
         self._make_grant = make_grant
         self.made: Asking | None = None
-        self.tell_owner: Callable[[Question], None] = lambda _: None
+        self._last_notified = -_PAUSE_S
 
     def __call__(self) -> Asking:
         """Return the questions; they are kept from the first on."""
@@ -102,7 +104,12 @@ class OwnerAnswers:
         facts = question.facts
         text = f"{facts.what} of {facts.program or 'an unknown program'} waits for an answer"
         self._record(QUESTION, escape_text(text), facts.subject.run)
-        self.tell_owner(question)
+        self._prepared.announce(f"Question: {escape_text(text)}; answer with: claude-proxy ask")
+        environ = dict(os.environ)
+        program = desktop_notices.program_for(environ)
+        if program is not None and self._last_notified + _PAUSE_S < time.monotonic():
+            self._last_notified = time.monotonic()
+            await desktop_notices.notify(program, facts, environ)
 
     async def _ask_program(self, question: Question) -> None:
         program, facts = self._settings.ask_command, question.facts

@@ -10,7 +10,8 @@ QUESTION = {
     "question": "GET https://a.test:443/\x1b[2Jpath",
     "run": "web",
     "method": "GET",
-    "program": "curl\n",
+    "program": "sh",
+    "user_agent": "curl\n",
     "waiting": 2,
     "tries": 2,
     "left_s": 29.4,
@@ -59,7 +60,7 @@ def test_a_question_shows_everything_and_nothing_leaves_its_line() -> None:
     assert lines == [
         "Question 3: run web wants",
         "  GET https://a.test:443/\\x1b[2Jpath",
-        "  program     curl\\x0a",
+        "  program     sh, which calls itself curl\\x0a",
         "  waiting     2 requests, for 29 s more",
         "  asked by    * (--ask:1)",
         "  covered by  preset python",
@@ -69,7 +70,14 @@ def test_a_question_shows_everything_and_nothing_leaves_its_line() -> None:
 
 
 def test_a_question_that_nothing_waits_for_says_so() -> None:
-    late = QUESTION | {"waiting": 0, "run": None, "opens": None, "rule": None, "earlier": []}
+    late = QUESTION | {
+        "waiting": 0,
+        "user_agent": "",
+        "run": None,
+        "opens": None,
+        "rule": None,
+        "earlier": [],
+    }
 
     lines = list(lines_of(late, "proxy-9051", []))
 

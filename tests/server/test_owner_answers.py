@@ -36,7 +36,8 @@ class House:
         self.answers: list[Answer] = []
         self.over = asyncio.Event()
         store = SimpleNamespace(record=self.notices.append)
-        prepared = SimpleNamespace(settings=settings, store=store)
+        self.announced: list[str] = []
+        prepared = SimpleNamespace(settings=settings, store=store, announce=self.announced.append)
         self.owner = OwnerAnswers(cast("Any", prepared), self._grant if grants else None)
 
     def _grant(self, subject: Subject, rule: Rule, reply: Reply, by: str) -> int:

@@ -26,6 +26,7 @@ DEFAULT_PORTS = {Scheme.HTTP: 80, Scheme.HTTPS: 443}
 # To judge a body takes up to 4 us for each of these signs, and little for text between them.
 _SIGNS = (b'"', b",", b":", b"[", b"{")
 _FEW_SIGNS = 500
+_LONGEST_AGENT = 120  # bytes that are shown
 _FEW_BYTES = 256 * 1024
 
 
@@ -157,7 +158,13 @@ def _question_about(
 ) -> Facts:
     subject = subject_of_request(session.client_info.run, request)
     size = len(origin_target) + sum(len(name) + len(value) for name, value in request.fields)
-    return Facts(subject, request.method, origin_target, "", decision.rule, size)
+    return Facts(subject, request.method, origin_target, "", decision.rule, size, _agent(request))
+
+
+def _agent(request: Request) -> str:
+    """Return what a client calls itself, which may be anything."""
+    found = (value for name, value in request.fields if name.lower() == b"user-agent")
+    return next(found, b"")[:_LONGEST_AGENT].decode("latin-1")
 
 
 def _denial_of(session: Session, reason: str, request: Request) -> Refusal:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from claude_proxy.policy.comparison.request_sets import RequestSets
-from claude_proxy.policy.credentials.binding import Binding
+from claude_proxy.policy.credentials.binding import Binding, bound_by_provider
 from claude_proxy.policy.decision import Decision
 from claude_proxy.policy.host_rules import HostRules
 from claude_proxy.policy.index import RuleIndex
@@ -40,7 +40,9 @@ class Side:
     def at(self, host: str) -> "Host":
         """Return what the policy says about one host."""
         target = Authority.of(host, _ANY_PORT)
-        bindings = [each for each in self.policy.credentials if any_covers(each.patterns, target)]
+        credentials = self.policy.credentials
+        bindings = [each for each in credentials if any_covers(each.patterns, target)]
+        bindings += bound_by_provider(target, credentials)
         restrictions = [
             each for each in self.policy.restrictions if any_covers(each.patterns, target)
         ]

@@ -7,7 +7,6 @@ from claude_proxy.policy.methods import METHODS
 from claude_proxy.policy.rules import RuleScheme
 
 _ORDER = {method: place for place, method in enumerate(METHODS)}
-_MOST_PORTS = 6  # to name one by one
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +27,13 @@ class MethodSet:
         return self.others and not self.names
 
     def __str__(self) -> str:
-        listed = ", ".join(sorted(self.names, key=lambda name: (_ORDER.get(name, 99), name)))
+        # Other spellings go without saying where the method itself is named.
+        shown = [
+            name if name == name.upper() else f"other spellings of {name.upper()}"
+            for name in self.names
+            if name == name.upper() or name.upper() not in self.names
+        ]
+        listed = ", ".join(sorted(shown, key=lambda name: (_ORDER.get(name, len(_ORDER)), name)))
         if not self.others:
             return listed
         return f"every method but {listed}" if listed else "every method"

@@ -11,7 +11,6 @@ from claude_proxy.cli import paths
 from claude_proxy.config import policy_files, preset_files
 from claude_proxy.config.allowlist import loader
 from claude_proxy.config.allowlist.model import NetworkMode, PolicyFile
-from claude_proxy.config.file_states import POLICIES
 from claude_proxy.config.owner_files import OwnerFiles
 from claude_proxy.config.strict_yaml.file_text import MAX_BYTES, decode
 from claude_proxy.deferred.data_classes import dataclass
@@ -57,18 +56,6 @@ def policy_of(text: str, confdir: Path, where: str) -> NamedPolicy:
 def is_file(text: str) -> bool:
     """Return whether an argument names a file, not a policy."""
     return os.sep in text or text.endswith((".yaml", ".yml")) or preset_files.is_name(text) is None
-
-
-def place_of(text: str, confdir: Path) -> Path | None:
-    """Return the file of a policy that an argument names; None if it has none."""
-    if text == STANDARD_INPUT:
-        return None
-    if is_file(text):
-        return Path(text)
-    if text in WORDS:
-        return paths.allowlist_path(confdir) if text == ALLOWLIST else paths.shipped_allowlist()
-    own = confdir / POLICIES / f"{text}{preset_files.SUFFIX}"
-    return own if own.exists() else None
 
 
 def _read(files: OwnerFiles, path: Path) -> PolicyFile:

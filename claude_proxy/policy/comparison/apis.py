@@ -15,15 +15,16 @@ def more_capabilities(old: ApiRestrictions | None, new: ApiRestrictions | None) 
     """Yield what requests to the API may ask for by `new`, and not by `old`; None: everything."""
     if old is None or not old.narrows:
         return
-    if new is None or not new.narrows:
-        yield "everything that the Messages API can be asked for"
-        return
+    if new is None:
+        new = ApiRestrictions(old.patterns, old.source)  # which limits nothing
     yield from _more_names("the model", old.models, new.models)
     yield from _more_names("the beta", old.beta, new.beta)
     yield from _more_tools(old.server_tools, new.server_tools)
     yield from _more_hosts("MCP servers", old.mcp_servers, new.mcp_servers)
     yield from _more_hosts("sources", old.sources, new.sources)
-    if new.max_bytes > old.max_bytes and old.judges_bodies and new.judges_bodies:
+    if old.judges_bodies and not new.judges_bodies:
+        yield "bodies that nobody judges, of any size"
+    elif old.judges_bodies and new.max_bytes > old.max_bytes:
         yield f"bodies of up to {_size(new.max_bytes)}, not {_size(old.max_bytes)}"
 
 

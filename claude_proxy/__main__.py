@@ -7,6 +7,7 @@ before they are imported.
 
 # Not `signal`, whose import takes longer than anything else here.
 import _signal as signal  # type: ignore[import-not-found] # which typeshed does not describe
+import gc
 import os
 import sys
 
@@ -31,6 +32,8 @@ def run() -> int:
             "finds or fetches one\n"
         )
         return _USAGE
+    # What is imported stays. The command line has it collect again, once it knows the command.
+    gc.disable()
     # Older ones cannot read these.
     from claude_proxy.cli.main import main  # noqa: PLC0415
     from claude_proxy.system import lost_interrupts  # noqa: PLC0415

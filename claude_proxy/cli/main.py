@@ -135,6 +135,8 @@ def _prepare_start(args: list[str]) -> None:
     if args[0] in _STARTS or makes_container:
         # Until COMMAND runs, or the proxy serves: nearly all that a start makes, it keeps.
         gc.disable()
+    else:
+        gc.enable()
     if args[0] == "run" or makes_container:
         waiting_process.expect(args[2 if makes_container else 1 :], os.environ)
 

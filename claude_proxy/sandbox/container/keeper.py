@@ -38,6 +38,7 @@ from claude_proxy.sandbox.run_network import RunSockets
 from claude_proxy.sandbox.run_reports import lookup_lines
 from claude_proxy.sandbox.run_spec import RunSpec
 from claude_proxy.sandbox.start_patience import StartPatience
+from claude_proxy.system import collection
 
 if TYPE_CHECKING:
     from claude_proxy.sandbox.run_ports import RunPorts
@@ -111,6 +112,7 @@ class Keeper:
             if self._wall is not None and init >= 0:
                 self._wall.begin(self._pid, self._run_directory, self._log, self._stack)
             self._launcher.tell("walled")
+            collection.spare_what_exists()  # the launcher had turned it off
             while not self._is_over:
                 now = time.monotonic()
                 for helper in self._helpers:

@@ -11,6 +11,7 @@ def as_json(grant: Grant, now: Moment) -> dict[str, Any]:
     return {
         "number": grant.number,
         "kind": grant.kind.value,
+        "text": f"{grant.number}: {grant.text}, {grant.whom}; left: {left_of(grant, now)}",
         "allows": [grant.text] if grant.kind is GrantKind.OPEN else list(map(str, grant.rules)),
         "run": None if grant.run is None else grant.run.name,
         "project": grant.project,

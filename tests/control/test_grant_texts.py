@@ -59,6 +59,8 @@ def test_json_has_who_how_long_and_for_whom() -> None:
     found = grant_texts.as_json(COUNTED, HALF)
 
     assert found["number"] == 4
+    assert found["text"].startswith("4: ")
+    assert found["text"].endswith("for run build; left: 1 use, the run")
     assert (found["uses"], found["uses_left"]) == (2, 1)
     assert (found["run"], found["ends"], found["seconds_left"]) == ("build", None, None)
     assert found["by"] == "alice"

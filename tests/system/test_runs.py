@@ -1,15 +1,21 @@
 """A run is named only by who can read its token."""
 
+import fcntl
+import json
 import os
 from pathlib import Path
 
 import pytest
 
 from claude_proxy.system.runs import (
+    RECORD,
     TOKEN_FILE,
+    LivingRun,
     base_of,
     bases_of,
     is_name,
+    living_run,
+    living_runs,
     proves_run,
     shown_name,
 )
@@ -126,3 +132,42 @@ def test_who_names_a_directory_means_that_one_alone(tmp_path: Path) -> None:
     given = {"XDG_RUNTIME_DIR": str(tmp_path)}
 
     assert bases_of(given) == (tmp_path / "claude-proxy",)
+
+
+def record(base: Path, text: str) -> int:
+    """Write the record of a run, locked as a living launcher has it; return its descriptor."""
+    path = base / "blue.fox.0123456789abcdef" / RECORD
+    path.write_text(text)
+    descriptor = os.open(path, os.O_RDWR)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    return descriptor
+
+
+def test_a_run_lives_as_long_as_its_record_is_locked(base: Path) -> None:
+    facts = {"name": "blue.fox", "project": "/work", "terminal": "/dev/pts/9"}
+    descriptor = record(base, json.dumps(facts) + "\n")
+    known = LivingRun("blue.fox", "blue.fox.0123456789abcdef", "/work", "/dev/pts/9")
+
+    assert living_run(base, "blue.fox") == known
+    assert list(living_runs(base)) == [known]
+    assert living_run(base, "other") is None
+    assert living_run(base, "../etc") is None
+    os.close(descriptor)
+    assert living_run(base, "blue.fox") is None
+
+
+@pytest.mark.parametrize("text", ["", "no json\n", "[]\n"])
+def test_a_record_that_cannot_be_read_is_of_no_run(base: Path, text: str) -> None:
+    descriptor = record(base, text)
+
+    assert living_run(base, "blue.fox") is None
+    os.close(descriptor)
+
+
+def test_runs_in_a_directory_that_others_can_enter_are_of_nobody(base: Path) -> None:
+    descriptor = record(base, json.dumps({"name": "blue.fox"}) + "\n")
+    base.chmod(0o755)
+
+    assert list(living_runs(base)) == []
+    assert list(living_runs(base / "nowhere")) == []
+    os.close(descriptor)

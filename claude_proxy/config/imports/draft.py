@@ -65,7 +65,7 @@ class Entry:
 
 @dataclass(slots=True)
 class Draft:
-    """What becomes of one file."""
+    """The policy that one file is converted to."""
 
     name: str  # of the file, as messages show it
     tool: str  # the word after `claude-proxy import`

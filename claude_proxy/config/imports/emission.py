@@ -1,7 +1,7 @@
 """Entries of a policy from openings: what is allowed, and what has to be denied for it.
 
 Law kept: silence before allow. A denial of one opening wins over all others; where another one is
-hit, that is told. Every host is opened only where nothing limits it. Pure.
+hit, that is reported. Every host is opened only where nothing limits it. Pure.
 """
 
 from collections.abc import Iterable, Iterator

@@ -1,7 +1,7 @@
 """Conditions on a host, and what is left of the hosts of a rule where one holds or does not.
 
 Law kept: silence before allow. Where a condition cannot be written as host patterns, what is left
-is less than the other program allowed; what is lost is told. Pure.
+is less than the other program allowed; what is lost is reported. Pure.
 """
 
 from collections.abc import Iterable, Iterator

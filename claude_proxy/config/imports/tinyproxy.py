@@ -1,7 +1,7 @@
 """Converter of tinyproxy.conf and its filter file: what passes the filter, as entries.
 
 Laws kept: no quiet downgrade, silence before allow. Of an expression the hosts that it surely
-matches are allowed; what it matches beyond is told. Pure; files are read by the `Library`.
+matches are allowed; what it matches beyond is reported. Pure; files are read by the `Library`.
 """
 
 from collections.abc import Iterator

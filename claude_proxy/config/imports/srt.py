@@ -50,8 +50,8 @@ def convert(text: str, *, name: str, plain_http: bool = False) -> Draft:
     addresses = _addresses(file, draft)
     domain_entries.convert(allowed, denied, draft, plain_http=plain_http, addresses=addresses)
     note_keys(file, network, ("network",), draft)
-    for key in file.root:
-        if key != "network":
+    for key, value in file.root.items():
+        if key != "network" and not _is_off(value):
             note_other(file, key, draft)
     return draft
 
@@ -72,10 +72,14 @@ def note_keys(
 ) -> None:
     """Note the keys of a network that are no lists of hosts."""
     for key, value in table.items():
-        if key in _SILENT or value is False or value in (None, [], {}):
+        if key in _SILENT or _is_off(value):
             continue
         what, fix = NETWORK_KEYS.get(key, ("it has no counterpart here", "see the reference"))
         draft.remark(NOT_CARRIED, f"{'.'.join((*path, key))}: {what}", file.source(*path, key), fix)
+
+
+def _is_off(value: object) -> bool:
+    return value is False or value in (None, [], {})
 
 
 def note_other(file: JsonText, key: str, draft: Draft, path: tuple[str, ...] = ()) -> None:
@@ -83,7 +87,7 @@ def note_other(file: JsonText, key: str, draft: Draft, path: tuple[str, ...] = (
     here = (*path, key)
     if key == "filesystem":
         for each, value in file.table(*here).items():
-            if value not in ([], False, None):
+            if not _is_off(value):
                 what = f"{'.'.join((*here, each))}: files are shown by `run`, not by a policy"
                 fix = FILESYSTEM_KEYS.get(each, _FILES)
                 draft.remark(NOT_CARRIED, what, file.source(*here, each), fix)

@@ -277,6 +277,61 @@ def test_everybody_by_another_name_is_everybody() -> None:
     assert not _allows(draft, "https://b.com/")
 
 
+# Shaped like files that are public: a gateway that looks at names alone, one for virtual machines
+# behind a load balancer, and one whose order lets the list in before the ports are limited.
+
+_NET = "".join(f"acl localnet src {net}\n" for net in ("10.0.0.0/8", "172.16.0.0/12", "fc00::/7"))
+
+
+def test_a_gateway_that_ends_other_names_keeps_its_list() -> None:
+    draft = _converted(
+        _NET + PORTS + "http_access allow localhost manager\nhttp_access deny manager\n"
+        'http_port 3129 intercept\nacl sites dstdomain "/etc/squid/sites.txt"\n'
+        "http_access allow sites\nhttp_port 0.0.0.0:3130 ssl-bump cert=/etc/squid/squid.pem\n"
+        'acl names ssl::server_name "/etc/squid/sites.txt"\nacl step1 at_step SslBump1\n'
+        "acl step2 at_step SslBump2\nacl step3 at_step SslBump3\nssl_bump peek step1 all\n"
+        "ssl_bump peek step2 names\nssl_bump splice step3 names\nssl_bump terminate step2 all\n"
+        "http_access deny all\n",
+        **{"__etc__squid__sites.txt": ".example.com\nregistry.example.org\n"},
+    )
+
+    assert _allows(draft, "https://a.example.com/")
+    assert _allows(draft, "http://registry.example.org/")
+    assert not _allows(draft, "https://example.org/")
+    assert "default: deny" in draft.text()
+
+
+def test_lists_of_clients_and_metadata_are_told_apart() -> None:
+    draft = _converted(
+        "acl safe_ports port 80\nacl safe_ports port 443\nacl CONNECT method CONNECT\n"
+        "acl to_metadata dst 169.254.169.254\nacl health src 130.211.0.0/22 35.191.0.0/16\n"
+        'acl clients src "clients.txt"\nacl allowlist dstdomain "allow.txt"\n'
+        "http_access deny !safe_ports\nhttp_access deny to_metadata\n"
+        "http_access allow health CONNECT\nhttp_access allow clients allowlist\n"
+        "http_access deny all\n",
+        **{"clients.txt": "10.0.0.0/8\n", "allow.txt": ".example.com\n"},
+    )
+
+    assert _allows(draft, "https://a.example.com/")
+    assert "169.254.169.254" in draft.text()
+    assert not _allows(draft, "https://example.org/")
+
+
+def test_a_list_that_comes_before_the_ports_has_every_port_and_says_so() -> None:
+    draft = _converted(
+        _NET + 'acl allowlist dstdomain "/etc/squid/allowlist"\ninclude /etc/squid/conf.d/*\n'
+        "http_access allow allowlist\nhttp_access allow localnet\nhttp_access allow localhost\n"
+        + PORTS
+        + "http_access deny all\n",
+        __etc__squid__allowlist="api.example.com\n",
+    )
+
+    assert _allows(draft, "https://api.example.com/")
+    assert not _allows(draft, "https://other.example.com/")
+    assert "of the ports 1-65535 an entry for https lists 443" in _told(draft)
+    assert "http_access allow localnet opens every host to those clients" in _told(draft)
+
+
 def test_acls_of_acls_are_taken_apart() -> None:
     draft = _converted(
         "acl a dstdomain a.example\nacl b dstdomain b.example\nacl p port 443\n"

@@ -216,10 +216,18 @@ def host_sets(nodes: Collection[HostNode]) -> list[HostSet]:
     _add_covered(members)
     found = []
     for node in members:
-        if node.parent not in members:
+        if node.parent not in members or not _is_in_parent(node):
             but = list(_missing(node, members, is_root=node.is_root))
             found.append((node, but))
     return _merged(found)
+
+
+def _is_in_parent(node: HostNode) -> bool:
+    """Return whether the pattern above covers a node: every public address is no other one."""
+    network = node.pattern.network
+    if network is None or node.parent is None or not node.parent.is_root:
+        return True
+    return kind_of(network.network_address) is AddressKind.PUBLIC
 
 
 def _add_covered(members: set[HostNode]) -> None:

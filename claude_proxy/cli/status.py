@@ -79,6 +79,9 @@ def report_of(proxy: Proxy) -> dict[str, Any]:
         return report | merged(proxy.ask_workers("status"))
     except ControlError as error:
         return report | {"error": problem_of(error)}
+    except (KeyError, TypeError, AttributeError):
+        what = "its answer is that of another version of claude-proxy"
+        return report | {"error": problem_of(ControlError(what, fix="start it again"))}
 
 
 def merged(answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -168,6 +171,8 @@ def lines_of(report: Mapping[str, Any]) -> Iterator[str]:
         yield _line("NO ANSWER", error["what"])
         yield from (_line("", f"fix: {error['fix']}") for _ in [0] if error["fix"])
         return
+    if report.get("upstream"):
+        yield _line("gateway", f"to {escape_text(report['upstream'])}")
     yield from _policy_lines(report)
     yield _line("open", _open_text(report))
     yield from _tunnel_lines(report["tunnels"], report["tunnels_not_listed"])
@@ -213,9 +218,8 @@ def _tunnel_lines(tunnels: Sequence[Mapping[str, Any]], more: int) -> Iterator[s
 
 
 def _questions(report: Mapping[str, Any]) -> Iterator[str]:
-    found = report.get("questions")
-    if found:
-        count = found if isinstance(found, int) else len(found)
+    count = len(report.get("questions") or ())
+    if count:
         yield f"{_count(count, 'question')} wait{'s' if count == 1 else ''}: claude-proxy ask"
 
 

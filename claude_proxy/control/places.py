@@ -113,11 +113,11 @@ def claim(base: Path, name: str) -> Place:
 def living(base: Path) -> list[FoundPlace]:
     """Return the places of proxies that are alive, by name; the others are removed.
 
-    ConfigError if the directory is another user's, or others can enter it.
+    ConfigError if the directory is another user's, or others can enter it; OSError if it is none.
     """
     try:
         above = _opened(base / CONTROL, make=False)
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         return []
     try:
         with _locked(above):

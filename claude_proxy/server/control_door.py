@@ -49,8 +49,10 @@ def claim(settings: Settings, listening: tuple[OpenListener, ...]) -> Place | No
 
 
 def _warn(error: Exception) -> None:
-    lines = error.lines() if isinstance(error, ConfigError) else [str(error)]
-    text = "; ".join(line.strip() for line in lines)
+    if isinstance(error, ConfigError):
+        text = "; ".join(" ".join(line.split()).removeprefix("error: ") for line in error.lines())
+    else:
+        text = str(error).partition("] ")[2] or str(error)
     logger.warning("this proxy cannot be asked while it runs (claude-proxy status): %s", text)
 
 

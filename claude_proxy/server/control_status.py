@@ -32,6 +32,7 @@ def version_of(policy: Policy) -> str:
 def status_of(prepared: Prepared, services: Services, reloader: Reloader) -> dict[str, Any]:
     """Return the status of this worker, as JSON has it."""
     settings, policy = prepared.settings, reloader.loaded.policy
+    gateway = settings.gateway
     tunnels, more = tunnels_of(_target_of(one) for one in list(services.connections))
     return {
         "worker": prepared.slot.number,
@@ -48,6 +49,7 @@ def status_of(prepared: Prepared, services: Services, reloader: Reloader) -> dic
             {"name": one.name, "address": one.url, "gateway": one.gateway}
             for one in prepared.listening
         ],
+        "upstream": None if gateway is None else str(gateway.upstream),
         "connections": len(services.connections),
         "tunnels": tunnels,
         "tunnels_not_listed": more,

@@ -116,6 +116,17 @@ def test_one_that_does_not_answer_is_named_beside_the_others(
     assert "own, version abc" in out
 
 
+def test_a_proxy_of_another_version_is_no_fault_of_the_command(
+    machine: Running, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machine.starts(facts("web"), says(policy="own"))
+
+    code, out, _ = shown(capsys)
+
+    assert code == 1
+    assert "another version of claude-proxy" in out
+
+
 def test_a_refusal_is_part_of_the_json(
     machine: Running, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -178,7 +189,8 @@ def test_nothing_that_runs_is_no_error(
     ("more", "line"),
     [
         ({"questions": ["one"]}, "1 question waits: claude-proxy ask"),
-        ({"questions": 3}, "3 questions wait: claude-proxy ask"),
+        ({"questions": ["one", "two"]}, "2 questions wait: claude-proxy ask"),
+        ({"upstream": "https://api.example"}, "gateway    to https://api.example"),
         ({"grants": [GRANT]}, "3  a.example for run web, 1m30s left, 1 use left (docs)"),
         ({"grants": [GRANT | OPENED]}, "OPEN: 3  every public host, 1m30s left (docs)"),
     ],

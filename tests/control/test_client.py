@@ -173,3 +173,11 @@ def test_facts_that_cannot_be_read_hide_nothing_else(running: Running) -> None:
     place.remove()
 
     assert [one.name for one in found] == ["web"]
+
+
+def test_a_link_where_the_directory_would_be_is_an_error(base: Path) -> None:
+    (base / "elsewhere").mkdir(mode=0o700)
+    (base / "claude-proxy").symlink_to(base / "elsewhere")
+
+    with pytest.raises(ControlError, match="cannot be listed"):
+        client.find({"XDG_RUNTIME_DIR": str(base)})

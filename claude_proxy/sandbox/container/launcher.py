@@ -249,10 +249,22 @@ def _make_and_run(
         if again is not None:
             store.make_directory(prepared.directory)
             store.save(statedir, again)
-        raise error.reason from error
+        raise _of_start(error.reason) from error
     finally:
         if spec.remove and not spec.detach:
             removal.forget(statedir, stored, engine)
+
+
+def _of_start(reason: ClaudeProxyError) -> ClaudeProxyError:
+    """Return what a start failed of; of a keeper that is gone there is no container to go on."""
+    if isinstance(reason, KeeperEndedError):
+        return ClaudeProxyError(
+            f"{reason.what}, before CMD was started",
+            where=reason.where,
+            fix="try again; if it comes back, see what ends your processes, such as a lack of "
+            "memory (dmesg)",
+        )
+    return reason
 
 
 def _report_plan(spec: ContainerSpec, plan: ContainerPlan, say: Reporter) -> None:

@@ -3,15 +3,19 @@
 import signal
 import subprocess
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import FindProgram
 from tests.support.waiting import until
 
 from .conftest import StartProxy
 from .rig.client import CannotConnectError
+from .rig.containers import BOX, Containers
+from .rig.engine import EngineStorage, image_of
 from .rig.internet import Internet
 from .rig.launch import Launches, notices
 from .rig.proxy import Proxy
@@ -215,6 +219,33 @@ def test_a_joined_run_is_granted_what_it_asks_of_a_running_proxy(
     assert run.communicate(timeout=60)[0] == b"reached\n"
     assert "Applied: " in said
     assert status(proxy, "denied.test") == 403
+
+
+@pytest.fixture(scope="module")
+def storage(program: FindProgram) -> Iterator[EngineStorage]:
+    program("runc")
+    storage = EngineStorage(program("podman"))
+    storage.add(image_of(program("busybox"), [program("curl")]), BOX)
+    yield storage
+    storage.close()
+
+
+@pytest.fixture
+def containers(runs: Launches, storage: EngineStorage) -> Iterator[Containers]:
+    containers = Containers(runs, storage)
+    yield containers
+    containers("rm", "--all", "--force")
+
+
+def test_a_container_is_granted_a_host_by_its_name(containers: Containers, runs: Launches) -> None:
+    containers.start("web", "sleep", "600")
+    ask = ("exec", "web", "--", "curl", "-sS", "-f", "-o", "/dev/null", "https://denied.test/")
+    assert containers(*ask).returncode != 0
+
+    said = owner(runs, "allow", "denied.test", "--run", "web", "--uses", "1")
+
+    assert "Applied: web" in said
+    assert [containers(*ask).returncode == 0 for _ in range(2)] == [True, False]
 
 
 def owner(runs: Launches, *words: str) -> str:

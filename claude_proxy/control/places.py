@@ -28,6 +28,7 @@ _MODE, _SOCKET_MODE = 0o700, 0o600
 _BACKLOG = 64
 _MOST = 4096  # directories that are looked at
 _NAMES = 1000  # that are tried
+_SWEPT = 8  # places that a claim looks at
 _PATIENCE_S = 2.0
 _PAUSE_S = 0.01
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -91,13 +92,18 @@ class FoundPlace:
 def claim(base: Path, name: str) -> Place:
     """Return a new place called `name`, or `name-2` if a living proxy has it, and so on.
 
-    Dead proxies' places are removed. OSError or ConfigError if it cannot be made.
+    A few places of dead proxies are removed; `living` removes all, but a start among a hundred must
+    not look at each of them. OSError or ConfigError if it cannot be made.
     """
     with contextlib.ExitStack() as closing:
         above = _opened(base / CONTROL, make=True)
         closing.callback(os.close, above)
         with _locked(above):
-            _sweep(above)
+            names = _names_in(above)
+            first = os.getpid() % len(names) if names else 0
+            for each in names[first : first + _SWEPT]:
+                if _look(above, each, None) is None:
+                    _remove(above, each)
             taken = _free_name(above, name)
             os.mkdir(taken, _MODE, dir_fd=above)
             directory = os.open(taken, _DIRECTORY, dir_fd=above)
@@ -211,20 +217,22 @@ def _try_lock(descriptor: int) -> bool:
     return True
 
 
-def _sweep(above: int, path: Path | None = None) -> list[FoundPlace]:
+def _sweep(above: int, path: Path) -> list[FoundPlace]:
     """Remove the places of dead proxies, and return those of the living."""
     found = []
-    with os.scandir(above) as entries:
-        names = [entry.name for entry, _ in zip(entries, range(_MOST), strict=False)]
-    for name in names:
-        if name == LOCK:
-            continue
+    for name in _names_in(above):
         one = _look(above, name, path)
         if one is not None:
             found.append(one)
         else:
             _remove(above, name)
     return found
+
+
+def _names_in(above: int) -> list[str]:
+    with os.scandir(above) as entries:
+        names = [entry.name for entry, _ in zip(entries, range(_MOST), strict=False)]
+    return [name for name in names if name != LOCK]
 
 
 def _look(above: int, name: str, path: Path | None) -> FoundPlace | None:
@@ -257,9 +265,8 @@ def _workers_in(directory: int) -> tuple[int, ...]:
 def _free_name(above: int, name: str) -> str:
     for number in range(1, _NAMES):
         tried = name if number == 1 else f"{name}-{number}"
-        try:
-            os.lstat(tried, dir_fd=above)
-        except FileNotFoundError:
+        if _look(above, tried, None) is None:
+            _remove(above, tried)
             return tried
     raise ConfigError(
         "too many proxies of this user have this name", where=name, fix="stop those not needed"

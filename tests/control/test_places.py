@@ -194,3 +194,11 @@ def test_what_else_lies_there_is_removed_without_following_links(base: Path) -> 
 
 def test_nothing_lives_where_there_is_no_directory(base: Path) -> None:
     assert places.living(base / "none") == []
+
+
+def test_a_claim_removes_what_dead_proxies_left(base: Path) -> None:
+    subprocess.run([sys.executable, "-c", KILLED, str(base)], check=False)
+
+    places.claim(base, "other").remove()
+
+    assert [path.name for path in (base / CONTROL).iterdir()] == [places.LOCK]

@@ -12,7 +12,6 @@ from tests.support.waiting import until
 from .rig.containers import BOX, Containers
 from .rig.engine import EngineStorage, image_of
 from .rig.launch import Launches
-from .rig.terminal import Terminal
 
 
 @pytest.fixture(scope="module")
@@ -84,19 +83,3 @@ def test_of_two_commands_at_once_one_wins_and_the_other_says_why(
     for ran, text in zip(both, said, strict=True):
         assert ran.returncode == 0 or "right now" in text or "runs already" in text, text
     assert containers("exec", "same", "--", "true").returncode == 0
-
-
-def test_a_command_at_a_terminal_without_an_init_is_started_with_how_to_end_it(
-    containers: Containers, tmp_path: Path, program: FindProgram
-) -> None:
-    program("tmux")
-    terminal = Terminal(tmp_path / "tmux", containers.environment())
-    words = ["--image", BOX, "--name", "web", "--way", "enter", "--", "sleep", "1000"]
-    try:
-        terminal.start(containers.argv(containers.words("run", *words)), columns=200, lines=30)
-        terminal.shows("container stop web")
-        until(lambda: containers.listed().get("web") == "running", "the container")
-        assert containers("stop", "web").returncode == 0
-        until(terminal.ended, "the end of the command")
-    finally:
-        terminal.close()

@@ -267,13 +267,19 @@ def _of_start(reason: ClaudeProxyError) -> ClaudeProxyError:
     return reason
 
 
+def notes_of(spec: ContainerSpec, plan: ContainerPlan) -> Iterator[str]:
+    """Yield what to say of a container before it is made."""
+    yield from plan.notes
+    # With the way inside, the relay is the first process.
+    if spec.terminal and not (spec.detach or "--init" in plan.options or plan.way is Way.INSIDE):
+        yield _NO_INIT.format(name=spec.name)
+
+
 def _report_plan(spec: ContainerSpec, plan: ContainerPlan, say: Reporter) -> None:
-    for note in plan.notes:
+    for note in notes_of(spec, plan):
         say(f"note: {note}")
     for warning in (*plan.warnings, *credentials.warnings_of(spec.run)):
         say(f"warning: {warning}")
-    if spec.terminal and not (spec.detach or "--init" in plan.options or plan.way is Way.INSIDE):
-        say(f"note: {_NO_INIT.format(name=spec.name)}")
     if spec.run.show_plan:
         for line in plan.lines():
             say(line)

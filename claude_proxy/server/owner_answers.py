@@ -83,6 +83,8 @@ class OwnerAnswers:
         question = asking.desk.about(subject)
         if question is None and reply.verdict is not Verdict.NEVER:
             raise AnswerError("nothing asks this any more", fix="see `claude-proxy ask --list`")
+        if reply.verdict is Verdict.ALWAYS and by == _FROM_PROGRAM:
+            raise AnswerError("a program cannot write the list", fix="let it answer run, or for")
         number = None
         if reply.lasts and reply.verdict is not Verdict.ALWAYS and question is not None:
             number = self._grant(question.facts, reply, by)

@@ -139,7 +139,12 @@ def test_changed_rules_and_the_end_settle_what_waits() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "answer"), [('echo \'{"answer": "once"}\'', Answer.YES), ("exit 1", Answer.NONE)]
+    ("text", "answer"),
+    [
+        ('echo \'{"answer": "once"}\'', Answer.YES),
+        ('echo \'{"answer": "always"}\'', Answer.NONE),
+        ("exit 1", Answer.NONE),
+    ],
 )
 def test_a_program_answers_or_has_not_answered(tmp_path: Path, text: str, answer: Answer) -> None:
     program = tmp_path / "answer"

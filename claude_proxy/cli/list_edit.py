@@ -116,7 +116,7 @@ def rewrite(
             if after != before:
                 mode = target.stat().st_mode & 0o777 if exists else 0o600
                 if exists and backup is not None:
-                    kept = target.with_name(f"{target.name}{backup}")
+                    kept = _unused(target.with_name(f"{target.name}{backup}"))
                     file_replacement.replace(kept, before.encode(), mode)
                 file_replacement.replace(target, after.encode(), mode)
     except OSError as error:
@@ -127,6 +127,15 @@ def rewrite(
             fix="check its owner, its mode and the free space",
         ) from error
     return before, after, kept
+
+
+def _unused(path: Path) -> Path:
+    """Return a path, with a number before its suffix if there is such a file already."""
+    number, found = 1, path
+    while os.path.lexists(found):
+        number += 1
+        found = path.with_suffix(f".{number}{path.suffix}")
+    return found
 
 
 def edited_text(text: str, wanted: Sequence[Entry], edited: EditedList, *, remove: bool) -> str:

@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import field
 from enum import StrEnum
+from functools import lru_cache
 from ipaddress import ip_network
 from typing import Final, NamedTuple
 
@@ -42,10 +43,15 @@ from claude_proxy.policy.shared_places import (
 from claude_proxy.wire.address import Address, AddressKind, Network, effective, kind_of
 from claude_proxy.wire.authority import Authority
 
+MOST_WANTED: Final = 50_000  # different attempts; a client may ask for as many as it likes
 MOST_ENTRIES: Final = 2_000
 MOST_PATHS: Final = 2_000  # of one host, port and scheme
 
 _SOURCE: Final = Location("what was learned", 1, 1)
+_REMEMBERED: Final = 65_536
+_TOO_MANY: Final = (
+    f"there are more than {MOST_WANTED} different ones: learn from one run, or from a shorter time"
+)
 
 
 class Apart(StrEnum):
@@ -173,6 +179,8 @@ class _Learner:
             self._leave_out(seen, "it led nowhere: there is no such name, or nothing answered")
         elif (why := self._never(seen, attempt)) is not None:
             self._leave_out(seen, why)
+        elif len(self._wanted) >= MOST_WANTED:
+            self._left_out["more attempts", _TOO_MANY] += seen.times
         else:
             self._wanted.append(seen)
 
@@ -192,7 +200,8 @@ class _Learner:
             found.entries += self._entries(place, group)
         if len(found.entries) > MOST_ENTRIES:
             for entry in found.entries[MOST_ENTRIES:]:
-                self._left_out[str(entry.rule), "there are too many entries"] += entry.count
+                host = f"{entry.rule.scheme}://{entry.rule.name}"
+                self._left_out[host, "there are too many entries"] += entry.count
             del found.entries[MOST_ENTRIES:]
         self._check(rest)
         found.left_out = [
@@ -290,7 +299,7 @@ class _Learner:
 
     def _apart(self, attempt: RecordedAttempt) -> Apart | None:
         target = attempt.target
-        place = shared_place_of(target.host)
+        place = _shared_place(target.host)
         # Every path only of a host that a preset names so, and where not anybody can store.
         is_nameless = attempt.form is Form.REQUEST and not is_writable(attempt.path)
         if is_nameless and (place is not None or vouching(self._presets, attempt) is None):
@@ -393,7 +402,7 @@ class _Learner:
             denied=sum(each.times for each in group if not each.allowed),
             written=place.written,
             apart=place.apart,
-            place=shared_place_of(place.target.host),
+            place=_shared_place(place.target.host),
             vouched=vouching(self._presets, first) if is_every_path and first else None,
         )
 
@@ -440,13 +449,25 @@ def _why_of_target(attempt: RecordedAttempt, *, allowed: bool) -> str | None:
     )
     if here and not allowed:
         return "it is this machine, which the proxy does not lead to"
-    try:
-        HostPattern.parse(target.host)
-    except PatternError as error:
-        return f"no entry can name it: {error.what}"
+    if (unnameable := _why_unnameable(target.host)) is not None:
+        return unnameable
     if attempt.form is Form.RAW and target.port in WEB_PORTS:
         return "at this port nothing but TLS and HTTP can be allowed"
     return None
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _why_unnameable(host: str) -> str | None:
+    try:
+        HostPattern.parse(host)
+    except PatternError as error:
+        return f"no entry can name it: {error.what}"
+    return None
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _shared_place(host: str) -> SharedPlace | None:
+    return shared_place_of(host)
 
 
 def _why_of(reason: str) -> str:

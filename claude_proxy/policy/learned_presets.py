@@ -13,6 +13,7 @@ from claude_proxy.policy.path_templates import ENOUGH
 from claude_proxy.policy.policy import Policy
 from claude_proxy.policy.recorded_attempt import Form, RecordedAttempt, judged
 from claude_proxy.policy.rules import Rule
+from claude_proxy.wire.authority import Authority
 
 _READING: Final = frozenset({"GET", "HEAD"})
 _MOST_TRIED: Final = 20_000  # attempts, each of which is judged by every preset
@@ -50,9 +51,10 @@ def preset_uses(
     Those that are `named` are taken, and those that fit, unless others cover the same already.
     """
     requests = [each for each in wanted if each.form is Form.REQUEST][:_MOST_TRIED]
+    by_target, all_by_target = _by_target(requests), _by_target(everything[:_MOST_TRIED])
     found = []
     for name, preset in presets.items():
-        use = _use_of(name, preset, requests, everything[:_MOST_TRIED])
+        use = _use_of(name, preset, by_target, all_by_target)
         if use is not None:
             found.append(use)
     found.sort(key=lambda use: (use.name not in named, -len(use.attempts), use.rules, use.name))
@@ -78,33 +80,46 @@ def vouching(presets: Mapping[str, Policy], attempt: RecordedAttempt) -> str | N
     return None
 
 
+type _ByTarget = Mapping[Authority, Sequence[RecordedAttempt]]
+
+
+def _by_target(attempts: Iterable[RecordedAttempt]) -> _ByTarget:
+    """Return requests by their target: most presets have nothing to say of most targets."""
+    found: dict[Authority, list[RecordedAttempt]] = {}
+    for each in attempts:
+        if each.form is Form.REQUEST:
+            found.setdefault(each.target, []).append(each)
+    return found
+
+
 def _use_of(
-    name: str,
-    preset: Policy,
-    requests: Iterable[RecordedAttempt],
-    everything: Iterable[RecordedAttempt],
+    name: str, preset: Policy, requests: _ByTarget, everything: _ByTarget
 ) -> PresetUse | None:
     covered, used = set(), set()
-    for attempt in requests:
-        decision = judged(preset, attempt)
-        if decision.allowed:
-            covered.add(attempt)
-            used.add(decision.rule)
+    for target, attempts in requests.items():
+        if not preset.decide_connect(target).allowed:
+            continue
+        for attempt in attempts:
+            decision = judged(preset, attempt)
+            if decision.allowed:
+                covered.add(attempt)
+                used.add(decision.rule)
     if not covered:
         return None
-    conflict = next(
-        (
-            f"{attempt.method} {attempt.path} on {attempt.target.host}"
-            for attempt in everything
-            if attempt.form is Form.REQUEST
-            and preset.restrictions_for(attempt.target) is not None
-            and attempt not in covered
-            and not judged(preset, attempt).allowed
-        ),
-        None,
-    )
+    conflict = _conflict(preset, everything) if preset.restrictions else None
     writes = next((rule.name for rule in preset.allow if _is_for_writing(rule)), None)
     return PresetUse(name, frozenset(covered), len(used), len(preset.allow), conflict, writes)
+
+
+def _conflict(preset: Policy, everything: _ByTarget) -> str | None:
+    """Return what was seen, and the restrictions of a preset would deny."""
+    for target, attempts in everything.items():
+        if preset.restrictions_for(target) is None:
+            continue
+        for attempt in attempts:
+            if not judged(preset, attempt).allowed:
+                return f"{attempt.method} {attempt.path} on {target.host}"
+    return None
 
 
 def _is_for_writing(rule: Rule) -> bool:

@@ -11,6 +11,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
+from functools import lru_cache
 from itertools import product
 from typing import Final, NamedTuple
 
@@ -20,6 +21,7 @@ from claude_proxy.policy.patterns import PathGlob, PatternError
 
 ENOUGH: Final = 3  # different examples, before a part of a path is taken for a variable one
 MOST_GLOBS: Final = 100  # of one template
+_REMEMBERED: Final = 65_536  # paths
 _LONGEST_PATH: Final = 1000  # longer ones were shortened when they were recorded
 
 _DIGITS: Final = "0123456789"
@@ -74,6 +76,7 @@ class PathTemplate:
     first: str  # the one that was seen first
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def is_writable(path: str) -> bool:
     """Return whether a glob can name just this path."""
     if "*" in path or len(path) > _LONGEST_PATH:

@@ -10,6 +10,7 @@ from claude_proxy.cli.list_edit import (
     edited_text,
     list_of,
     network_text,
+    rewrite,
     spelled,
     write,
 )
@@ -129,3 +130,20 @@ def test_one_address_is_written_without_a_prefix_length() -> None:
     )
 
     assert [network_text(network) for network in networks] == ["10.1.2.3", "10.2.0.0/16"]
+
+
+def test_an_old_file_that_is_kept_replaces_none(edited: EditedList) -> None:
+    edited.path.write_text("allow: []\n", encoding="utf-8")
+
+    kept = [rewrite(lambda text: f"# {text}", edited, backup=".now.bak")[2] for _ in range(3)]
+
+    assert [path.name for path in kept if path is not None] == [
+        "allowlist.yaml.now.bak",
+        "allowlist.yaml.now.2.bak",
+        "allowlist.yaml.now.3.bak",
+    ]
+    assert [path.read_text("utf-8") for path in kept if path is not None] == [
+        "allow: []\n",
+        "# allow: []\n",
+        "# # allow: []\n",
+    ]

@@ -318,6 +318,24 @@ def test_a_path_that_no_entry_can_name_is_let_pass_where_a_preset_allows_every_p
     assert found.entries[0].vouched == "small"
 
 
+def test_more_attempts_than_anybody_reads_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("claude_proxy.policy.learned_list.MOST_WANTED", 3)
+
+    found = learned([seen("a.example.com:443", f"/{word}") for word in ("a", "b", "c", "d", "e")])
+
+    assert [each.times for each in found.left_out] == [2]
+    assert len(found.entries[0].paths) == 3
+
+
+def test_more_paths_than_anybody_reads_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("claude_proxy.policy.learned_list.MOST_PATHS", 3)
+
+    found = learned([seen("a.example.com:443", f"/{word}") for word in ("a", "b", "c", "d", "e")])
+
+    assert sum(each.times for each in found.left_out) >= 2
+    assert len(found.entries[0].paths) == 3
+
+
 HOSTS = st.sampled_from(
     ["a.example.com", "b.example.com", "gist.github.com", "10.1.2.3", "dns.google", "x.github.io"]
 )

@@ -159,15 +159,29 @@ def command(
         what = f"no rule allows a host of the credential {binding.name}"
         click.echo(f"warning: {what} ({harmless(str(binding.source))})", err=True)
     allowed = answer.decision.allowed and found.allowed
+    asks = None if allowed else _asking(question, method, policy, body)
     options_of_list = _options_of_list(context, allowlist_file, policy_name)
     if as_json:
         facts = _facts(question, method, answer, asked) | _facts_of(found, options_of_list)
+        facts["asks"] = asks is not None
         click.echo(json.dumps({**facts, "allowed": allowed}, indent=2))
     else:
         lines = _lines(question, method, answer, asked, allowed=allowed)
+        if asks is not None:
+            lines[-1:-1] = [
+                f"  its owner is asked first, by {asks.name} ({harmless(str(asks.source))})"
+            ]
         lines[-1:-1] = check_findings.lines_of(found, options_of_list)
         click.echo("\n".join(lines))
     return 0 if allowed else 1
+
+
+def _asking(question: Question, method: str, policy: Policy, body: bytes | None) -> Rule | None:
+    """Return the rule by which the owner is asked before this is allowed, if there is one."""
+    if not policy.ask:
+        return None
+    answered = answer_of(question, method, policy.as_answered(), body).decision
+    return answered.rule if answered.allowed else None
 
 
 def _options_of_list(

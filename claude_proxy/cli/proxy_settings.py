@@ -145,9 +145,8 @@ def _ask_command(values: Values, config: ConfigFile) -> Path | None:
     given = values["ask_command"]
     if given is None:
         return None
-    found = shutil.which(given) if len(Path(given).parts) == 1 else str(given)
-    path = None if found is None else Path(found).absolute()
-    if path is None or not (path.is_file() and os.access(path, os.X_OK)):
+    path = Path(shutil.which(given) or given).absolute()
+    if not (path.is_file() and os.access(path, os.X_OK)):
         raise ConfigError(
             f"{given} is not a program that can be run",
             where=_where(config, "ask_command"),

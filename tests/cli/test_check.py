@@ -153,6 +153,7 @@ def test_json_holds_both_decisions(listed: Path, capsys: pytest.CaptureFixture[s
     assert found == {
         "url": "https://api.example.com/v2",
         "allowed": False,
+        "asks": False,
         "target": "api.example.com:443",
         "method": "GET",
         "path": "/v2",
@@ -573,3 +574,15 @@ def test_a_tunnel_has_no_body(kept: Path, tmp_path: Path) -> None:
     file.write_text("{}", "utf-8")
 
     assert check(kept, "--body", str(file), "api.example.com:443") == 2
+
+
+def test_what_the_owner_is_asked_about_is_denied_until_then(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "allowlist.yaml"
+    file.write_text("allow: [{host: ask.test, ask: true}]\n", encoding="utf-8")
+
+    code = check(file, "https://ask.test/")
+
+    assert code == 1
+    assert f"  its owner is asked first, by ask.test ({file}:1)" in capsys.readouterr().out

@@ -39,7 +39,7 @@ class Asking:
         self._listeners: set[Listener] = set()
         self._hearing: list[Hears] = []
         self._tasks: set[asyncio.Task[None]] = set()
-        self._known: set[int] = set()  # numbers of questions that were told of
+        self._told = 0  # the number of the newest question that was told of
         self.earlier: deque[EarlierAnswer] = deque(maxlen=_REMEMBERED)
 
     # --- what waits
@@ -95,8 +95,8 @@ class Asking:
         return lambda: self._listeners.discard(listener)
 
     def _changed(self, question: Question) -> None:
-        if question.number not in self._known:
-            self._known.add(question.number)
+        if question.number > self._told:
+            self._told = question.number
             for hears in self._hearing:
                 self._run(hears(question))
         for listener in tuple(self._listeners):

@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 QUESTION, ANSWER = "question", "answer"  # kinds of notices
 _FROM_PROGRAM = "--ask-command"
+_MOST_PROGRAMS = 32
 _PAUSE_S = 2.0  # between two notifications of the desktop
 _PLACE = Location("answer", 1, 1)
 
@@ -52,6 +53,7 @@ class OwnerAnswers:
         self._make_grant = make_grant
         self.made: Asking | None = None
         self._last_notified = -_PAUSE_S
+        self._programs = 0  # that are asked at the moment
 
     def __call__(self) -> Asking:
         """Return the questions; they are kept from the first on."""
@@ -117,6 +119,11 @@ class OwnerAnswers:
         program, facts = self._settings.ask_command, question.facts
         if program is None:
             return
+        if self._programs >= _MOST_PROGRAMS:
+            # Whoever asks may be gone: without a bound a client could start any number of them.
+            self().desk.give_up(facts.subject)
+            return
+        self._programs += 1
         try:
             limit_s = self._settings.ask_timeout_s
             reply = await ask_program(program, facts_of_question(facts), dict(os.environ), limit_s)
@@ -128,6 +135,8 @@ class OwnerAnswers:
         except Exception:
             logger.exception("asking by a program failed")
             self().desk.give_up(facts.subject)
+        finally:
+            self._programs -= 1
 
     def _program_failed(self, subject: Subject, error: ClaudeProxyError) -> None:
         if self().desk.give_up(subject):

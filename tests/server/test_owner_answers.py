@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+import uvloop
 
 from claude_proxy.config.settings import Settings
 from claude_proxy.control.answers import AnswerError, Reply, Verdict
@@ -21,6 +22,7 @@ from claude_proxy.policy.request import Scheme
 from claude_proxy.policy.rules import Rule
 from claude_proxy.server.owner_answers import OwnerAnswers
 from claude_proxy.wire.authority import Authority
+from tests.support.waiting import until
 
 ASKING = Policy().asking_by_default(Location("a.yaml", 1, 1)).ask[0]
 SUBJECT = Subject("r", Scheme.HTTPS, Authority.of("a.test", 443), Access.READ)
@@ -71,7 +73,7 @@ def play(
         house.owner.close()
         return house
 
-    return asyncio.run(run())
+    return asyncio.run(run(), loop_factory=uvloop.new_event_loop)
 
 
 def answered(reply: Reply, by: str = "me", *, grants: bool = True) -> House:
@@ -157,3 +159,21 @@ def test_a_program_answers_or_has_not_answered(tmp_path: Path, text: str, answer
         await house.over.wait()
 
     assert play(act, settings).answers == [answer]
+
+
+def test_a_client_that_asks_and_leaves_starts_no_more_programs_than_may_run(
+    tmp_path: Path,
+) -> None:
+    program = tmp_path / "answer"
+    program.write_text(f"#!/bin/sh\necho >> {tmp_path}/begun; exec sleep 1000\n", encoding="utf-8")
+    program.chmod(0o700)
+    settings = replace(Settings(Path(), Path(), Path()), ask_command=program)
+
+    async def act(house: House) -> None:
+        asking = house.owner()
+        for number in range(60):
+            subject = replace(SUBJECT, target=Authority.of(f"{number}.test", 443))
+            asking.put(replace(FACTS, subject=subject), house.answers.append, None)
+        await asyncio.to_thread(until, lambda: len(house.answers) == 28)
+
+    assert play(act, settings).answers[:28] == [Answer.NONE] * 28

@@ -7,7 +7,7 @@ overwritten unless --force says so.
 import difflib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,14 @@ from claude_proxy.config.imports import source_files
 from claude_proxy.config.imports.draft import Draft
 from claude_proxy.config.owner_files import OwnerFiles
 from claude_proxy.config.strict_yaml.nodes import harmless, quoted
+from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.errors import ClaudeProxyError, ConfigError
-from claude_proxy.policy.difference import Difference, difference
+from claude_proxy.policy.difference import difference
 from claude_proxy.policy.policy import Policy
+from claude_proxy.policy.rules import Rule
 from claude_proxy.system import file_replacement
 
+_COMPARED = 1_000  # rules of both policies, from which on entries are compared by their text
 _SHOWN = 100  # remarks, and lines of what is opened; --json has all
 _WRITING = """\b
 The policy is printed; what could not be kept goes to standard error, line by line:
@@ -250,7 +253,7 @@ def _finish(
     text, new = draft.text(), draft.policy()
     before = None if target is None else _text_there(target)
     old, complaint = _old_policy(target, before, confdir)
-    change = difference(old, new)
+    change = _change(old, new)
     if as_json:
         click.echo(json.dumps(_facts(draft, text, change, target), indent=2))
     elif target is None:
@@ -284,16 +287,47 @@ def _text_there(target: Path) -> str | None:
         raise ConfigError(what, where=str(target), fix=fix) from error
 
 
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """What the policy opens, and closes, as lines."""
+
+    opens: tuple[str, ...]
+    closes: tuple[str, ...] = ()
+
+
+def _change(old: Policy | None, new: Policy) -> _Change:
+    rules = new.rules_count + (0 if old is None else old.rules_count)
+    if rules > _COMPARED or old is None:
+        # Nothing to compare with, or more than is compared in a few seconds.
+        before = Policy() if old is None else old
+        return _Change(
+            (
+                *_added(before.allow, new.allow),
+                *_added(new.deny, before.deny, "no longer denied: "),
+            ),
+            (*_added(new.allow, before.allow), *_added(before.deny, new.deny, "denied: "))
+            if old is not None
+            else (),
+        )
+    found = difference(old, new)
+    return _Change(tuple(map(str, found.opens)), tuple(map(str, found.closes)))
+
+
+def _added(old: Iterable[Rule], new: Iterable[Rule], said: str = "") -> Iterator[str]:
+    known = set(map(str, old))
+    return (f"{said}{rule}" for rule in new if str(rule) not in known)
+
+
 def _old_policy(
     target: Path | None, before: str | None, confdir: Path | None
-) -> tuple[Policy, str | None]:
+) -> tuple[Policy | None, str | None]:
     if target is None or before is None:
-        return Policy(), None
+        return None, None
     try:
         files = OwnerFiles(confdir or target.parent)
         return policy_files.read_file(files, target).policy, None
     except ClaudeProxyError as error:
-        return Policy(), error.what
+        return None, error.what
 
 
 def _write(target: Path, text: str) -> None:
@@ -332,19 +366,19 @@ def _print_change(before: str, after: str, target: Path) -> None:
         click.echo(harmless(line))
 
 
-def _print_opened(change: Difference, *, quiet: bool) -> None:
+def _print_opened(change: _Change, *, quiet: bool) -> None:
     if quiet:
         return
     if not change.opens:
         click.echo("opens nothing", err=True)
     for title, found in (("opens", change.opens), ("closes", change.closes)):
         for each in found[:_SHOWN]:
-            click.echo(f"{title}: {harmless(str(each))}", err=True)
+            click.echo(f"{title}: {harmless(each)}", err=True)
         if len(found) > _SHOWN:
             click.echo(f"{title}: {len(found) - _SHOWN} more; --json has all", err=True)
 
 
-def _facts(draft: Draft, text: str, change: Difference, target: Path | None) -> dict[str, Any]:
+def _facts(draft: Draft, text: str, change: _Change, target: Path | None) -> dict[str, Any]:
     return {
         "policy": text,
         "remarks": [
@@ -357,7 +391,7 @@ def _facts(draft: Draft, text: str, change: Difference, target: Path | None) -> 
             }
             for each in draft.remarks
         ],
-        "opens": [str(each) for each in change.opens],
-        "closes": [str(each) for each in change.closes],
+        "opens": list(change.opens),
+        "closes": list(change.closes),
         "output": None if target is None else str(target),
     }

@@ -118,7 +118,8 @@ def _lines_of(replay: Replay, name: str, limit: int) -> Iterator[str]:
         yield from _lines_of_run(replay, run, limit)
     if len(runs) > limit:
         yield ""
-        yield f"and {len(runs) - limit:,} more runs; -n {len(runs)} shows all"
+        more = "1 more run" if len(runs) == limit + 1 else f"{len(runs) - limit:,} more runs"
+        yield f"and {more}; -n {len(runs)} shows all"
 
 
 def _lines_of_run(replay: Replay, run: str | None, limit: int) -> Iterator[str]:

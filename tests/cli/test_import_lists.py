@@ -123,3 +123,18 @@ def test_any_file_is_converted_or_refused_without_a_traceback(
 
     assert main.main(["import", tool, str(tmp_path / "in")]) in {0, 2}
     assert "internal error" not in capsys.readouterr().err
+
+
+def test_a_large_policy_is_compared_by_its_entries(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    there, source = tmp_path / "there.yaml", tmp_path / "list"
+    there.write_text("allow: [b.org]\ndeny: [evil.com]\n")
+    source.write_text("".join(f"h{at}.example.com\n" for at in range(1100)))
+
+    main.main(["import", "hosts", str(source), "--output", str(there), "--json"])
+
+    found = json.loads(capsys.readouterr().out)
+    assert "https://h7.example.com ports 443" in found["opens"]
+    assert "no longer denied: evil.com" in found["opens"]
+    assert found["closes"] == ["https://b.org ports 443"]

@@ -153,8 +153,11 @@ def _methods(opening: Opening, draft: Draft) -> frozenset[str] | None:
 def _add_denied(openings: list[Opening], draft: Draft) -> None:
     by_scheme: dict[tuple[object, ...], dict[Scheme, Entry]] = {}
     owners: dict[tuple[object, ...], set[int]] = {}
+    indexes = {
+        id(opening): PatternIndex((host, None) for host in opening.hosts) for opening in openings
+    }
     for opening in openings:
-        hosts = PatternIndex((host, None) for host in opening.hosts)
+        hosts = indexes[id(opening)]
         for denial in opening.denials:
             if not any(True for _ in _meeting(hosts, denial.pattern)):
                 continue
@@ -164,7 +167,11 @@ def _add_denied(openings: list[Opening], draft: Draft) -> None:
     for place, entries in by_scheme.items():
         schemes = set(entries)
         entry = next(iter(entries.values()))
-        hit = [each for each in openings if _is_hit(each, entry) and id(each) not in owners[place]]
+        hit = [
+            each
+            for each in openings
+            if id(each) not in owners[place] and _is_hit(each, indexes[id(each)], entry)
+        ]
         elsewhere = [each for each in hit if each.scheme not in schemes]
         if len(schemes) == 1 and elsewhere:
             scheme = next(iter(schemes))
@@ -189,7 +196,7 @@ def _entry(denial: Denial) -> Entry:
     )
 
 
-def _is_hit(opening: Opening, entry: Entry) -> bool:
+def _is_hit(opening: Opening, hosts: "PatternIndex[None]", entry: Entry) -> bool:
     if entry.pattern.network is not None:
         return any(
             host.network is not None and _meet(host, entry.pattern) for host in opening.hosts
@@ -198,7 +205,6 @@ def _is_hit(opening: Opening, entry: Entry) -> bool:
         return False
     if entry.methods is not None and not opening.methods & entry.methods:
         return False
-    hosts = PatternIndex((host, None) for host in opening.hosts)
     return any(True for _ in _meeting(hosts, entry.pattern))
 
 

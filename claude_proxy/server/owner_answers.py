@@ -1,7 +1,7 @@
 """Answers of the owner to a running proxy: what one answer does, and who is asked for it.
 
 Recorded: each question and each answer is a notice. Fail closed: an answer that cannot be carried
-out (a grant that cannot be stored) leaves what waits waiting, and whoever answered hears why.
+out (a grant that cannot be stored) leaves what waits waiting, and the command says why.
 """
 
 import asyncio

@@ -65,6 +65,11 @@ class Facts:
         """The attempt in one line, unescaped."""
         return f"{self.method} {self.subject.scheme}://{self.subject.target}{self.path}"
 
+    @property
+    def what_without_query(self) -> str:
+        """The same for a record: a query may contain a secret."""
+        return replace(self, path=self.path.partition("?")[0]).what
+
 
 def subject_of_request(run: str | None, request: Request) -> Subject:
     """Return what is asked about a request."""

@@ -33,7 +33,7 @@ def arguments_for(facts: Facts) -> list[str]:
     """Return what the program is given: no text of a client is markup, or an option."""
     run = facts.subject.run
     title = "claude-proxy: a question" if run is None else f"claude-proxy: run {run} asks"
-    what = escape_text(facts.what)
+    what = escape_text(facts.what_without_query)  # other users see the arguments of a process
     if len(what) > _MOST:
         what = f"{what[:_MOST]}..."
     body = f"{html.escape(what)}\nAnswer in a terminal: claude-proxy ask"

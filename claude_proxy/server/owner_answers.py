@@ -106,7 +106,9 @@ class OwnerAnswers:
 
     async def _note(self, question: Question) -> None:
         facts = question.facts
-        text = f"{facts.what} of {facts.program or 'an unknown program'} waits for an answer"
+        # The owner may see the query in a question, but what is printed may be kept, too.
+        what = facts.what if self._settings.record_query else facts.what_without_query
+        text = f"{what} of {facts.program or 'an unknown program'} waits for an answer"
         self._record(QUESTION, escape_text(text), facts.subject.run)
         self._prepared.announce(f"Question: {escape_text(text)}; answer with: claude-proxy ask")
         environ = dict(os.environ)

@@ -39,7 +39,8 @@ class House:
         self.over = asyncio.Event()
         store = SimpleNamespace(record=self.notices.append)
         self.announced: list[str] = []
-        prepared = SimpleNamespace(settings=settings, store=store, announce=self.announced.append)
+        self.noted = asyncio.Event()
+        prepared = SimpleNamespace(settings=settings, store=store, announce=self._announce)
         self.owner = OwnerAnswers(cast("Any", prepared), self._grant if grants else None)
 
     def _grant(self, subject: Subject, rule: Rule, reply: Reply, by: str) -> int:
@@ -48,6 +49,10 @@ class House:
             raise ConfigError("the store is gone")
         self.granted.append(f"{rule} {reply}")
         return 7
+
+    def _announce(self, text: str) -> None:
+        self.announced.append(text)
+        self.noted.set()
 
     def ask(self) -> None:
         self.owner().put(FACTS, self._settle, None)
@@ -118,6 +123,19 @@ def test_an_answer_that_cannot_be_carried_out_settles_nothing() -> None:
         answered(Reply(Verdict.RUN), by="nobody")
     with pytest.raises(AnswerError, match="cannot be allowed for longer"):
         answered(Reply(Verdict.RUN), grants=False)
+
+
+@pytest.mark.parametrize(("kept", "shown"), [(False, "/a of"), (True, "/a?key=s3cret of")])
+def test_a_query_is_recorded_only_where_the_owner_wants_it(*, kept: bool, shown: str) -> None:
+    settings = replace(Settings(Path(), Path(), Path()), record_query=kept)
+
+    async def act(house: House) -> None:
+        house.owner().put(replace(FACTS, path="/a?key=s3cret"), house.answers.append, None)
+        await house.noted.wait()
+
+    house = play(act, settings)
+    assert shown in house.announced[0]
+    assert [shown in text for _, text in house.recorded] == [True]
 
 
 def test_what_nobody_asks_cannot_be_answered_but_refused() -> None:

@@ -4,6 +4,7 @@ Line by line, so that it works over ssh, in tmux and in a pipe. Law kept: an ans
 applied only when the proxy has it, and one for always only when the list has it.
 """
 
+import math
 import select
 import subprocess
 import sys
@@ -14,8 +15,8 @@ import click
 from claude_proxy.audit.escape import escape_text
 from claude_proxy.audit.sinks import encoded
 from claude_proxy.cli import running
-from claude_proxy.cli.ask_texts import CHOICES, HELP, lines_of, reply_of_words
-from claude_proxy.cli.question_streams import Asked, QuestionStreams, listed
+from claude_proxy.cli.ask_texts import CHOICES, HELP, lines_of, reply_of_words, said_of
+from claude_proxy.cli.question_streams import Asked, QuestionStreams, listed, with_others
 from claude_proxy.control.answers import (
     AnswerError,
     Reply,
@@ -90,7 +91,8 @@ def _answer_one(name: str | None, number: int, words: str) -> int:
     reply = reply_of_words(words)
     if reply is None:
         raise AnswerError("no answer was given", where="--answer", fix="write `--answer 3 once`")
-    several = [each for each in listed(_proxies(name)) if each.facts["number"] == number]
+    open_now = listed(_proxies(name))
+    several = [each for each in open_now if each.facts["number"] == number]
     if not several:
         raise ControlError(
             f"no question {number} is open",
@@ -103,7 +105,7 @@ def _answer_one(name: str | None, number: int, words: str) -> int:
             where=", ".join(sorted({each.proxy.name for each in several})),
             fix="name one of them",
         )
-    click.echo(_answer(several[0], reply))
+    click.echo(_answer(with_others(several[0], open_now), reply))
     return 0
 
 
@@ -112,21 +114,24 @@ def _answer_one(name: str | None, number: int, words: str) -> int:
 
 def _converse(name: str | None) -> None:
     streams = QuestionStreams(lambda: _running(name))
-    told, done = False, set[tuple[str, int, int]]()
+    # Up to which of its requests a question was shown, or that it is to be shown no more.
+    told, done = False, dict[tuple[str, int, int], float]()
     while True:
         count = streams.look()
         if not told:
             told = True
             _say(f"Waiting for questions of {_counted(count)}; Ctrl+C ends this, not them.")
-        waiting = [each for each in streams.open if each.key not in done]
+        known = streams.open
+        waiting = [each for each in known if each.newest > done.get(each.key, -1.0)]
         if not waiting:
             streams.wait(_LOOK_S)
             if _has_ended():
                 return
             continue
-        asked = waiting[0]
-        done.add(asked.key)
-        _put(asked, streams)
+        asked = with_others(waiting[0], known)
+        was_answered = _put(asked, streams)
+        for each in (asked, *asked.others):
+            done[each.key] = each.newest if was_answered else math.inf
 
 
 def _has_ended() -> bool:
@@ -147,8 +152,8 @@ def _counted(count: int) -> str:
     return {0: "proxies that will start", 1: "1 proxy"}.get(count, f"{count} proxies")
 
 
-def _put(asked: Asked, streams: QuestionStreams) -> None:
-    """Show a question until it is answered or skipped."""
+def _put(asked: Asked, streams: QuestionStreams) -> bool:
+    """Show a question until it is answered or skipped; return whether it was answered."""
     _say("", *_shown(asked), f"  {CHOICES}")
     while True:
         click.echo("> ", nl=False)
@@ -163,9 +168,10 @@ def _put(asked: Asked, streams: QuestionStreams) -> None:
             _say("Not answered." if reply is None else _answer(asked, reply))
         except ClaudeProxyError as error:
             _say(*error.lines())
-            if streams.is_open(asked):
-                continue
-        return
+            if not streams.is_open(asked):
+                return False
+        else:
+            return reply is not None
 
 
 def _shown(asked: Asked) -> Iterator[str]:
@@ -184,22 +190,38 @@ def _answer(asked: Asked, reply: Reply) -> str:
     if reply.verdict is Verdict.ALWAYS:
         _allow_always(asked)
     subject = facts_of_subject(subject_of(asked.facts))
-    found = asked.proxy.ask("answer", worker=asked.worker, subject=subject, **facts_of_reply(reply))
+    found = asked.proxy.ask(
+        "answer",
+        worker=asked.worker,
+        subject=subject,
+        newest=asked.newest or None,
+        **facts_of_reply(reply),
+    )
     if not reply.lasts:
         _tell_other_workers(asked, subject, reply)
     settled = found["settled"]
-    what = "Allowed" if reply.allows else "Denied"
+    if found.get("still_asked") and not reply.lasts and reply.verdict is not Verdict.NEVER:
+        return _partly(reply, settled)
     is_late = reply.verdict is Verdict.ONCE and not settled
     late = " (nothing waits any more: it serves the next try)" if is_late else ""
-    return f"{what}: {reply}{late}."
+    return f"{said_of(reply)}{late}."
+
+
+def _partly(reply: Reply, settled: int) -> str:
+    """Return what an answer did while requests for other paths have come that were not shown."""
+    if not settled:
+        return "Nothing was answered: what was shown waits no longer, and others ask the same now."
+    return f"{said_of(reply)}; meanwhile others ask the same."
 
 
 def _tell_other_workers(asked: Asked, subject: dict[str, object], reply: Reply) -> None:
     """Have the other workers of the proxy do the same; most of them were not asked."""
+    shown = {each.worker: each.newest for each in asked.others}
     for worker in range(asked.proxy.facts.workers):
         if worker != asked.worker:
+            given = {"newest": shown.get(worker, 0), **facts_of_reply(reply)}
             try:
-                asked.proxy.ask("answer", worker=worker, subject=subject, **facts_of_reply(reply))
+                asked.proxy.ask("answer", worker=worker, subject=subject, **given)
             except ControlError:
                 continue  # nothing asks there
 

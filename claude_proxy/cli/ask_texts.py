@@ -9,7 +9,14 @@ from typing import Any
 
 from claude_proxy.audit.escape import escape_text
 from claude_proxy.config.option_values import parse_duration
-from claude_proxy.control.answers import LONGEST_S, MOST_TIMES, AnswerError, Reply, Verdict
+from claude_proxy.control.answers import (
+    LONGEST_S,
+    MOST_REQUESTS,
+    MOST_TIMES,
+    AnswerError,
+    Reply,
+    Verdict,
+)
 
 CHOICES = (
     "[o]nce, N times (such as 5), for a time (such as 1h), this [r]un, [a]lways, [n]o, ne[v]er, "
@@ -73,6 +80,11 @@ def _seconds_of(text: str) -> float | None:
         return None
 
 
+def said_of(reply: Reply) -> str:
+    """Return an answer as what has become of it: "Allowed: for 1h"."""
+    return f"{'Allowed' if reply.allows else 'Denied'}: {reply}"
+
+
 def lines_of(question: Mapping[str, Any], proxy: str, presets: list[str]) -> Iterator[str]:
     """Yield the lines that show a question."""
     what = f"{question['method']} {_url(question)}"
@@ -81,6 +93,7 @@ def lines_of(question: Mapping[str, Any], proxy: str, presets: list[str]) -> Ite
     where = whose if run == proxy else f"{whose} of {proxy}"
     yield f"Question {question['number']}: {escape_text(where)} wants"
     yield f"  {escape_text(what)}"
+    yield from _other_requests(question)
     agent = f", which calls itself {question['user_agent']}" if question["user_agent"] else ""
     yield _line("program", f"{question['program'] or 'unknown'}{agent}")
     yield _line("waiting", _waiting(question))
@@ -96,6 +109,16 @@ def lines_of(question: Mapping[str, Any], proxy: str, presets: list[str]) -> Ite
         yield _line("would open", f"{opens}, {scope}")
     for each in question["earlier"]:
         yield _line("earlier", f"{each['answer']} to {each['what']}, {_ago(each['ago_s'])} ago")
+
+
+def _other_requests(question: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what else waits for the same answer, each method and path once."""
+    others = question.get("requests", ())[1:]
+    for each in others[: MOST_REQUESTS - 1]:
+        yield f"  {escape_text(each['method'])} {escape_text(each['path'])}"
+    more = question.get("more_requests", 0) + max(0, len(others) - MOST_REQUESTS + 1)
+    if more:
+        yield f"  and {more} more: {'it waits' if more == 1 else 'they wait'} for this answer, too"
 
 
 def _url(question: Mapping[str, Any]) -> str:

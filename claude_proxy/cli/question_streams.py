@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from claude_proxy.control.answers import facts_of_subject, subject_of
 from claude_proxy.control.client import Proxy
 from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.errors import ClaudeProxyError
@@ -20,11 +21,38 @@ class Asked:
     proxy: Proxy
     worker: int
     facts: dict[str, Any]
+    others: tuple["Asked", ...] = ()  # of other workers of the proxy, about the same
+
+    @property
+    def newest(self) -> int:
+        """Which of its requests, counted as they came, was the last when it was shown."""
+        found: int = self.facts.get("newest", 0)
+        return found
 
     @property
     def key(self) -> tuple[str, int, int]:
         """What tells it from every other question."""
         return f"{self.proxy.name} {self.proxy.facts.pid}", self.worker, self.facts["number"]
+
+
+def with_others(asked: Asked, known: Iterable[Asked]) -> Asked:
+    """Return a question with what waits for the same answer in other workers of the proxy."""
+    facts, subject = dict(asked.facts), facts_of_subject(subject_of(asked.facts))
+    others = tuple(
+        each
+        for each in known
+        if each.key[0] == asked.key[0]
+        and each.worker != asked.worker
+        and facts_of_subject(subject_of(each.facts)) == subject
+    )
+    requests = {(one["method"], one["path"]): one for one in facts.get("requests", ())}
+    for each in others:
+        for one in each.facts.get("requests", ()):
+            requests.setdefault((one["method"], one["path"]), one)
+        for name in ("waiting", "tries", "more_requests"):
+            facts[name] = facts.get(name, 0) + each.facts.get(name, 0)
+    facts["requests"] = list(requests.values())
+    return Asked(asked.proxy, asked.worker, facts, others)
 
 
 def listed(proxies: Iterable[Proxy]) -> list[Asked]:

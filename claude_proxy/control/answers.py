@@ -3,7 +3,7 @@
 Fail closed: whatever is not exactly one of them is no answer. Pure.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -16,6 +16,8 @@ from claude_proxy.policy.rules import RawScheme
 from claude_proxy.wire.authority import Authority
 
 MOST_TIMES = 1_000_000
+MOST_REQUESTS = 5  # distinct requests of one question that are shown
+_SHOWN_PATH = 512  # characters of each
 LONGEST_S = 365 * 24 * 3600
 
 
@@ -58,7 +60,7 @@ class Reply:
 
     def __str__(self) -> str:
         if self.verdict is Verdict.TIMES:
-            return f"{self.times} times"
+            return "1 time" if self.times == 1 else f"{self.times} times"
         if self.verdict is Verdict.FOR and self.seconds is not None:
             return f"for {shown_time(self.seconds)}"
         return {Verdict.RUN: "this run"}.get(self.verdict, self.verdict.value)
@@ -162,3 +164,22 @@ def facts_of_question(facts: Facts) -> dict[str, Any]:
         "rule": None if facts.asking is None else str(facts.asking),
         "rule_source": None if facts.asking is None else str(facts.asking.source),
     }
+
+
+def facts_of_requests(waiting: Sequence[tuple[Facts, int]]) -> dict[str, Any]:
+    """Return the distinct requests that wait for one answer as JSON, and how many more there are.
+
+    `waiting` is each of them, and how often it waits.
+    """
+    return {
+        "requests": [
+            {"method": facts.method, "path": _cut(facts.path), "waiting": count}
+            for facts, count in waiting[:MOST_REQUESTS]
+        ],
+        "more_requests": max(0, len(waiting) - MOST_REQUESTS),
+    }
+
+
+def _cut(path: str) -> str:
+    more = len(path) - _SHOWN_PATH
+    return path if more <= 0 else f"{path[:_SHOWN_PATH]}... ({more} more characters)"

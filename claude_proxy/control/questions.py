@@ -7,7 +7,8 @@ and is called when an attempt need wait no longer.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from hashlib import blake2b
 
 from claude_proxy.policy.answer import Answer
 from claude_proxy.policy.questions import Facts, Subject
@@ -16,6 +17,7 @@ from claude_proxy.policy.questions import Facts, Subject
 # answer that came too late waits for the next try.
 OPEN_S = 600.0
 _MOST_REFUSED = 4096  # subjects that are not to be asked about again
+_MOST_DISTINCT = 1024  # requests of one question that are told apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,50 @@ class Question:
     waiters: dict[Waiter, None] = field(default_factory=dict)
     tries: int = 1  # how many attempts have asked it
     closes_at: float = 0.0  # where nothing waits
+    newest: int = 0  # the number of the distinct request that asked it last for the first time
+    _numbers: dict[bytes, int] = field(default_factory=dict)
+
+    @property
+    def waiting(self) -> list[tuple[Facts, int]]:
+        """The distinct requests that wait, the oldest first, and how often each does."""
+        found: dict[tuple[str, str], tuple[Facts, int]] = {}
+        for waiter in self.waiters:
+            facts = waiter.facts
+            first, count = found.get((facts.method, facts.path), (facts, 0))
+            found[facts.method, facts.path] = first, count + 1
+        return list(found.values())
+
+    @property
+    def shown(self) -> Facts:
+        """What is shown of it first: the oldest that waits, else the first that asked.
+
+        The rule that asks is always that of the first, as an answer that lasts is within it.
+        """
+        first = next(iter(self.waiters), None)
+        if first is None:
+            return self.facts
+        return replace(first.facts.short(), asking=self.facts.asking)
+
+    def add(self, waiter: Waiter) -> None:
+        """Have an attempt wait for the answer, too."""
+        self.waiters[waiter] = None
+        digest = _digest(waiter.facts)
+        if digest not in self._numbers:
+            if len(self._numbers) >= _MOST_DISTINCT:
+                del self._numbers[next(iter(self._numbers))]  # it is shown again
+            self.newest += 1
+            self._numbers[digest] = self.newest
+
+    def take(self, upto: int | None) -> list[Waiter]:
+        """Take out and return what waits; with `upto` only what asks the same as one up to it."""
+        taken = [
+            waiter
+            for waiter in self.waiters
+            if upto is None or self._numbers.get(_digest(waiter.facts), self.newest) <= upto
+        ]
+        for waiter in taken:
+            del self.waiters[waiter]
+        return taken
 
 
 _NO_LISTENER: Callable[[Question], object] = id
@@ -95,7 +141,7 @@ class Desk:
             question = self._questions[subject] = Question(self._last_number, facts.short(), now)
         elif deadline is None:
             question.tries += 1
-        question.waiters[waiter] = None
+        question.add(waiter)
         self.on_change(question)
         return waiter
 
@@ -142,17 +188,23 @@ class Desk:
 
     # --- answers
 
-    def answer(self, subject: Subject, answer: Answer) -> int:
+    def answer(self, subject: Subject, answer: Answer, upto: int | None = None) -> int:
         """Settle whatever waits for an answer; return how many attempts did.
 
-        A yes is for these attempts, or for the next one if none waits any more.
+        A yes is for these attempts, or for the next one if none waits any more. `upto` is the
+        `newest` of the question as it was shown: what asked something else since is not answered,
+        and the question stays open for it.
         """
-        question = self._questions.pop(subject, None)
+        question = self._questions.get(subject)
         if question is None:
             return 0
-        if not question.waiters and answer is Answer.YES:
+        has_waited = bool(question.waiters)
+        taken = question.take(upto)
+        if not question.waiters:
+            del self._questions[subject]
+        if not has_waited and answer is Answer.YES:
             self._late[subject] = self._clock() + OPEN_S
-        return self._settle_all(question, answer)
+        return self._settle(question, taken, answer)
 
     def refuse(self, subject: Subject) -> int:
         """Settle as denied what waits, and whatever asks the same later."""
@@ -207,8 +259,10 @@ class Desk:
                 del table[subject]
 
     def _settle_all(self, question: Question, answer: Answer) -> int:
-        # Taken out first: what is settled may ask again at once.
-        waiters, question.waiters = question.waiters, {}
+        return self._settle(question, question.take(None), answer)
+
+    def _settle(self, question: Question, waiters: list[Waiter], answer: Answer) -> int:
+        # They are taken out already: what is settled may ask again at once.
         self.on_change(question)
         for waiter in waiters:
             waiter.settle(answer)
@@ -241,6 +295,12 @@ class Desk:
     def waiting(self) -> int:
         """How many attempts wait."""
         return sum(len(question.waiters) for question in self._questions.values())
+
+
+def _digest(facts: Facts) -> bytes:
+    """Return what tells requests of one question apart; a path is of any length."""
+    text = f"{facts.method} {facts.path}".encode("utf-8", "surrogatepass")
+    return blake2b(text, digest_size=16).digest()
 
 
 def _size(waiters: list[Waiter]) -> int:

@@ -9,10 +9,17 @@ import contextlib
 import logging
 import os
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from claude_proxy.audit.escape import escape_text
-from claude_proxy.control.answers import AnswerError, Reply, Verdict, facts_of_question
+from claude_proxy.control.answers import (
+    AnswerError,
+    Reply,
+    Verdict,
+    facts_of_question,
+    facts_of_requests,
+)
 from claude_proxy.control.ask_command import ask_program
 from claude_proxy.control.asking import Asking
 from claude_proxy.control.questions import DeskLimits, Question
@@ -76,10 +83,11 @@ class OwnerAnswers:
 
     # --- what one answer does
 
-    def answer(self, subject: Subject, reply: Reply, by: str) -> int:
+    def answer(self, subject: Subject, reply: Reply, by: str, upto: int | None = None) -> int:
         """Do what the owner said; return how many attempts it settled.
 
-        ClaudeProxyError if it cannot be done. `by` says who answered.
+        ClaudeProxyError if it cannot be done. `by` says who answered, and `upto` which requests
+        were shown (see `Desk.answer`): `once` and `no` are for these alone.
         """
         asking = self()
         question = asking.desk.about(subject)
@@ -90,7 +98,7 @@ class OwnerAnswers:
         number = None
         if reply.lasts and reply.verdict is not Verdict.ALWAYS and question is not None:
             number = self._grant(question.facts, reply, by)
-        settled = _settle(asking, subject, reply)
+        settled = _settle(asking, subject, reply, upto)
         asking.answered(subject, str(reply))
         grant = "" if number is None else f" (grant {number})"
         self._record(ANSWER, f"{reply} to {subject}{grant}, by {by}", subject.run)
@@ -127,9 +135,10 @@ class OwnerAnswers:
             return
         self._programs += 1
         try:
-            limit_s = self._settings.ask_timeout_s
-            reply = await ask_program(program, facts_of_question(facts), dict(os.environ), limit_s)
-            self.answer(facts.subject, reply, _FROM_PROGRAM)
+            while True:
+                await self._ask_once(program, question)
+                if self().desk.about(facts.subject) is not question or not question.waiters:
+                    break  # else what came meanwhile, for other paths, has not been shown
         except asyncio.CancelledError:
             raise
         except ClaudeProxyError as error:
@@ -139,6 +148,13 @@ class OwnerAnswers:
             self().desk.give_up(facts.subject)
         finally:
             self._programs -= 1
+
+    async def _ask_once(self, program: Path, question: Question) -> None:
+        newest = question.newest
+        asked = facts_of_question(question.shown) | facts_of_requests(question.waiting)
+        limit_s = self._settings.ask_timeout_s
+        reply = await ask_program(program, asked, dict(os.environ), limit_s)
+        self.answer(question.facts.subject, reply, _FROM_PROGRAM, newest)
 
     def _program_failed(self, subject: Subject, error: ClaudeProxyError) -> None:
         if self().desk.give_up(subject):
@@ -154,12 +170,12 @@ def rule_to_open(facts: Facts) -> Rule | None:
     return None if facts.asking is None else rule_of_answer(facts.subject, facts.asking, _PLACE)
 
 
-def _settle(asking: Asking, subject: Subject, reply: Reply) -> int:
+def _settle(asking: Asking, subject: Subject, reply: Reply, upto: int | None) -> int:
     desk = asking.desk
     if reply.verdict is Verdict.NEVER:
         return desk.refuse(subject)
     if reply.verdict is Verdict.NO:
-        return desk.answer(subject, Answer.NO)
+        return desk.answer(subject, Answer.NO, upto)
     if reply.verdict is Verdict.ONCE:
-        return desk.answer(subject, Answer.YES)
+        return desk.answer(subject, Answer.YES, upto)
     return desk.answer(subject, Answer.AGAIN)  # by the grant, or by the list

@@ -4,16 +4,19 @@ Law kept: only who can reach the control socket answers, which no sandbox shows.
 """
 
 import asyncio
+import json
 from collections.abc import Callable
 from typing import Any
 
 from claude_proxy.control.answers import (
+    AnswerError,
     facts_of_question,
+    facts_of_requests,
     reply_of,
     subject_of,
 )
 from claude_proxy.control.asking import Asking
-from claude_proxy.control.protocol import Answer
+from claude_proxy.control.protocol import ANSWER_BYTES, Answer
 from claude_proxy.control.questions import Question
 from claude_proxy.policy.questions import Subject
 from claude_proxy.policy.rules import RawScheme, Rule, Tls
@@ -26,6 +29,7 @@ from claude_proxy.system.users import name_of_user
 _MOST_LISTED = 100
 _EARLIER = 5
 _ANSWER_KEYS = ("answer", "times", "for")
+_MOST_BYTES = ANSWER_BYTES * 3 // 4  # of the questions in one line; the rest is listed later
 
 
 def add_to(server: ControlServer, engine: Engine, questions: LazyQuestions) -> None:
@@ -43,11 +47,18 @@ def add_to(server: ControlServer, engine: Engine, questions: LazyQuestions) -> N
         subject = subject_of(given.get("subject"))
         reply = reply_of({name: given[name] for name in _ANSWER_KEYS if name in given})
         by = name_of_user(call.peer.uid)
-        return {"settled": questions.owner.answer(subject, reply, by)}
+        settled = questions.owner.answer(subject, reply, by, _upto(given.get("newest")))
+        return {"settled": settled, "still_asked": questions().knows(subject)}
 
     server.add("questions", listed)
     server.add("answer", answered)
     engine.more_status["questions"] = lambda: shown(questions, options)
+
+
+def _upto(found: Any) -> int | None:
+    if found is None or (isinstance(found, int) and not isinstance(found, bool)):
+        return found
+    raise AnswerError("newest is no number", fix="leave it out, or give that of the question")
 
 
 def allow_arguments(rule: Rule, subject: Subject, options: tuple[str, ...]) -> list[str] | None:
@@ -83,18 +94,28 @@ def shown(questions: LazyQuestions, options: tuple[str, ...]) -> list[dict[str, 
     if asking is None:
         return []
     now = asyncio.get_running_loop().time()
-    return [_shown(asking, each, now, options) for each in asking.desk.questions[:_MOST_LISTED]]
+    found: list[dict[str, Any]] = []
+    size = 0
+    for question in asking.desk.questions[:_MOST_LISTED]:
+        one = _shown(asking, question, now, options)
+        size += len(json.dumps(one))
+        if found and size > _MOST_BYTES:
+            break
+        found.append(one)
+    return found
 
 
 def _shown(
     asking: Asking, question: Question, now: float, options: tuple[str, ...]
 ) -> dict[str, Any]:
-    facts = question.facts
+    facts = question.shown
     opens = rule_to_open(facts)
     left_s = min((waiter.deadline - now for waiter in question.waiters), default=0.0)
     return {
         "number": question.number,
         **facts_of_question(facts),
+        **facts_of_requests(question.waiting),
+        "newest": question.newest,
         "waiting": len(question.waiters),
         "tries": question.tries,
         "asked_s": round(now - question.asked_at, 1),

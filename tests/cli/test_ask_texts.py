@@ -2,7 +2,7 @@
 
 import pytest
 
-from claude_proxy.cli.ask_texts import lines_of, reply_of_words
+from claude_proxy.cli.ask_texts import lines_of, reply_of_words, said_of
 from claude_proxy.control.answers import AnswerError, Reply, Verdict
 
 QUESTION = {
@@ -67,6 +67,23 @@ def test_a_question_shows_everything_and_nothing_leaves_its_line() -> None:
         "  would open  https://a.test ports 443 methods GET, for run web",
         "  earlier     once to read https://a.test:443, 2 min ago",
     ]
+
+
+def test_what_else_waits_for_the_answer_is_shown_and_the_rest_counted() -> None:
+    requests = [{"method": "GET", "path": f"/{number}\n", "waiting": 1} for number in range(5)]
+
+    lines = list(lines_of(QUESTION | {"requests": requests, "more_requests": 2}, "web", []))
+
+    assert lines[2:7] == [
+        *(f"  GET /{number}\\x0a" for number in range(1, 5)),
+        "  and 2 more: they wait for this answer, too",
+    ]
+
+
+def test_one_request_is_not_said_to_be_several() -> None:
+    assert said_of(Reply(Verdict.TIMES, times=1)) == "Allowed: 1 time"
+    assert said_of(Reply(Verdict.TIMES, times=2)) == "Allowed: 2 times"
+    assert said_of(Reply(Verdict.NEVER)) == "Denied: never"
 
 
 def test_a_question_that_nothing_waits_for_says_so() -> None:

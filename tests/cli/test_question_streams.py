@@ -2,7 +2,7 @@
 
 from typing import Any, cast
 
-from claude_proxy.cli.question_streams import Asked, QuestionStreams, listed
+from claude_proxy.cli.question_streams import Asked, QuestionStreams, listed, with_others
 from claude_proxy.control.client import Proxy
 from claude_proxy.control.protocol import ControlError, ProxyFacts
 from tests.support.waiting import until
@@ -31,6 +31,24 @@ def running() -> Proxy:
 
 def test_all_workers_are_asked() -> None:
     assert [(each.worker, each.facts["number"]) for each in listed([running()])] == [(0, 1), (1, 2)]
+
+
+def about(host: str, *paths: str, newest: int = 1) -> dict[str, Any]:
+    subject = {"run": None, "scheme": "https", "host": host, "port": 443, "access": "read"}
+    requests = [{"method": "GET", "path": path} for path in paths]
+    counts = {"waiting": len(paths), "tries": len(paths), "more_requests": 0}
+    return {"number": 1, "newest": newest, "requests": requests, **subject, **counts}
+
+
+def test_what_waits_in_other_workers_is_shown_with_the_question() -> None:
+    proxy = running()
+    first = Asked(proxy, 0, about("a.test", "/one", "/two"))
+    same = Asked(proxy, 1, about("a.test", "/two", "/three"))
+
+    shown = with_others(first, [first, same, Asked(proxy, 1, about("b.test", "/four"))])
+
+    assert [each["path"] for each in shown.facts["requests"]] == ["/one", "/two", "/three"]
+    assert (shown.facts["waiting"], shown.others) == (4, (same,))
 
 
 def test_questions_come_and_go_with_their_worker() -> None:

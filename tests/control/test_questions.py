@@ -15,6 +15,10 @@ class Office:
         self.desk = Desk(lambda: self.now, limits)
         self.answers: list[tuple[str, Answer]] = []
 
+    def ask_for(self, path: str) -> None:
+        facts = Facts(about(), "GET", path, "", None)
+        self.desk.put(facts, lambda answer: self.answers.append((path, answer)))
+
     def ask(self, name: str, host: str = "a.test", run: str = "r", size: int = 0) -> Waiter:
         waiter = self.try_to_ask(name, host, run, size)
         assert isinstance(waiter, Waiter)
@@ -53,6 +57,53 @@ def test_an_answer_reaches_nothing_else() -> None:
 
     assert office.answers == [("one", Answer.YES)]
     assert office.desk.waiting == 2
+
+
+def test_requests_that_differ_are_shown_each_once() -> None:
+    office = Office()
+    for path in ("/a", "/b", "/a"):
+        office.ask_for(path)
+
+    (question,) = office.desk.questions
+
+    assert [(facts.path, count) for facts, count in question.waiting] == [("/a", 2), ("/b", 1)]
+
+
+def test_the_oldest_that_waits_is_shown_not_what_has_given_up() -> None:
+    office = Office()
+    office.ask_for("/gone")
+    office.now = 20
+    office.ask_for("/waits")
+    office.now = 30
+    office.desk.expire()
+
+    assert office.desk.questions[0].shown.path == "/waits"
+
+
+def test_what_came_after_a_question_was_shown_is_not_answered_with_it() -> None:
+    office = Office()
+    office.ask_for("/shown")
+    shown = office.desk.questions[0].newest
+    office.ask_for("/unseen")
+    office.ask_for("/shown")
+
+    office.desk.answer(about(), Answer.YES, shown)
+
+    assert office.answers == [("/shown", Answer.YES)] * 2
+    assert [facts.path for facts, _ in office.desk.questions[0].waiting] == ["/unseen"]
+
+
+def test_an_answer_still_counts_for_what_was_judged_again_meanwhile() -> None:
+    office = Office()
+    office.ask_for("/shown")
+    shown = office.desk.questions[0].newest
+    office.desk.ask_again()
+    office.ask_for("/shown")
+
+    office.desk.answer(about(), Answer.YES, shown)
+
+    assert office.answers[-1] == ("/shown", Answer.YES)
+    assert office.desk.questions == []
 
 
 def test_what_nobody_answers_in_time_is_settled_so() -> None:

@@ -79,6 +79,24 @@ def test_many_tries_are_one_question_and_nothing_leaves_before_its_answer(
     assert {row.rule_source for row in proxy.decisions(f"{NEW}:443") if row.path} == {"grant 1"}
 
 
+def test_each_path_that_waits_for_an_answer_is_shown(start_proxy: StartProxy, runtime: str) -> None:
+    proxy = start_proxy(LIST, "--ask-timeout", "10m", XDG_RUNTIME_DIR=runtime)
+    paths = [f"/{number}" for number in range(7)]
+    with ThreadPoolExecutor(7) as pool:
+        tries = [pool.submit(status, proxy, path) for path in paths]
+        until(lambda: [each["waiting"] for each in questions(proxy, runtime)] == [7])
+
+        (question,) = questions(proxy, runtime)
+        shown = proxy.place.claude_proxy("ask", "--list", XDG_RUNTIME_DIR=runtime).stdout
+        answer(proxy, runtime, question, "once")
+
+        assert Counter(each.result() for each in tries) == {200: 7}
+    listed = [each["path"] for each in question["requests"]]
+    assert (len(set(listed) & set(paths)), question["more_requests"]) == (5, 2)
+    assert all(path in shown for path in listed)
+    assert "and 2 more" in shown
+
+
 def test_what_is_refused_is_refused_in_all_workers(asking: Proxy, runtime: str) -> None:
     with ThreadPoolExecutor(1) as pool:
         one = pool.submit(status, asking)

@@ -1,6 +1,7 @@
 """What an answer does: recorded, carried out, and never more than was asked about."""
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -177,6 +178,30 @@ def test_a_program_answers_or_has_not_answered(tmp_path: Path, text: str, answer
         await house.over.wait()
 
     assert play(act, settings).answers == [answer]
+
+
+def test_a_program_is_shown_each_path_before_it_can_pass(tmp_path: Path) -> None:
+    program = tmp_path / "answer"
+    script = f"""#!/bin/sh
+cat >> {tmp_path}/asked
+while [ ! -e {tmp_path}/go ]; do sleep 0.01; done
+echo '{{"answer": "once"}}'
+"""
+    program.write_text(script, encoding="utf-8")
+    program.chmod(0o700)
+    settings = replace(Settings(Path(), Path(), Path()), ask_command=program)
+    asked = tmp_path / "asked"
+
+    async def act(house: House) -> None:
+        house.ask()
+        await asyncio.to_thread(until, asked.exists)
+        house.owner().put(replace(FACTS, path="/unseen"), house.answers.append, None)
+        (tmp_path / "go").touch()
+        await asyncio.to_thread(until, lambda: len(house.answers) == 2)
+
+    assert play(act, settings).answers == [Answer.YES, Answer.YES]
+    shown = [json.loads(line)["requests"] for line in asked.read_text("utf-8").splitlines()]
+    assert [[each["path"] for each in several] for several in shown] == [[FACTS.path], ["/unseen"]]
 
 
 def test_a_client_that_asks_and_leaves_starts_no_more_programs_than_may_run(

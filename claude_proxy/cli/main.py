@@ -48,7 +48,7 @@ COMMANDS = {
     "gateway": "Run an endpoint of the Anthropic API that holds the key.",
     "config": "Show the settings in force, or check the configuration files.",
     "check": "Show what the allowlist decides about a URL.",
-    "diff": "Show what one policy allows and another does not.",
+    "diff": "Show what policy NEW allows and OLD does not, and the other way round.",
     "lint": "Find rules that are unused, wider than used, shadowed, or lead to shared places.",
     "allow": "Add hosts to the allowlist, or remove them.",
     "ask": "Answer what running proxies ask: let a request through, or not.",

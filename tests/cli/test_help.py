@@ -45,6 +45,6 @@ def completed(words: list[str], begun: str) -> Iterator[str]:
 
 def test_commands_are_completed_level_by_level() -> None:
     assert isinstance(cli, click.Group)
-    assert list(completed(["help"], "rel")) == ["relay"]
+    assert list(completed(["help"], "rela")) == ["relay"]
     assert list(completed(["help", "ca"], "ro")) == ["rotate"]
     assert list(completed(["help", "run"], "")) == []

@@ -106,27 +106,30 @@ def test_an_error_of_the_keeper_ends_the_engine(tmp_path: Path, ends: Ends) -> N
         process.wait_until_started(print)
 
 
-def blocking(number: int) -> list[bool]:
+def threads_blocking(number: int) -> dict[int, bool]:
     """Tell of each thread of this process whether a signal is blocked in it."""
-    tasks = [path.read_text("ascii") for path in Path("/proc/self/task").glob("*/status")]
-    masks = [int(text.partition("SigBlk:")[2].split()[0], 16) for text in tasks]
-    return [bool(mask >> (number - 1) & 1) for mask in masks]
+    found = {}
+    for path in Path("/proc/self/task").glob("*/status"):
+        mask = int(path.read_text("ascii").partition("SigBlk:")[2].split()[0], 16)
+        found[int(path.parent.name)] = bool(mask >> (number - 1) & 1)
+    return found
 
 
 def test_no_thread_takes_a_signal_before_it_is_waited_for(tmp_path: Path, ends: Ends) -> None:
     channel, link = ends
     link.tell("started")
-    others = len(threading.enumerate()) - 1
+    before = threads_blocking(signal.SIGTERM)  # other tests may have left some
     gate = tmp_path / "gate"
     os.mkfifo(gate)
     with closing(attached(f"read line < '{gate}'", channel, tmp_path)) as process:
-        found = blocking(signal.SIGTERM)
+        found = threads_blocking(signal.SIGTERM)
         gate.write_text("go\n", "ascii")
 
         assert process.wait(lambda: True) == 0
 
-    assert len(found) >= others + 2  # the main one, and the one that copies errors
-    assert found.count(False) == others
+    own = {thread: blocks for thread, blocks in found.items() if thread not in before}
+    assert list(own.values()) == [True]  # the one that copies errors
+    assert found[threading.get_native_id()]
 
 
 def test_a_signal_to_the_launcher_is_passed_on(tmp_path: Path, ends: Ends) -> None:

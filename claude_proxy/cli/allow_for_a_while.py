@@ -16,6 +16,7 @@ from claude_proxy.config.allowlist.edit import Entry, PresetEntry
 from claude_proxy.config.strict_yaml.nodes import harmless
 from claude_proxy.errors import ConfigError
 from claude_proxy.policy.rules import Rule
+from claude_proxy.policy.shown_rules import shown
 
 _FILE_OPTIONS = {"allowlist_file": "--allowlist", "policy_name": "--policy"}
 
@@ -65,7 +66,7 @@ def grant(
     scope = grant_making.scope_of(statedir, run_name, project)
     if dry_run:
         for each in rules:
-            click.echo(f"Would grant {harmless(', '.join(map(str, each)))}; nothing was written.")
+            click.echo(f"Would grant {harmless(', '.join(map(shown, each)))}; nothing was written.")
         return 0
     made = [
         grant_making.make(scope, each, lasts_ns=lasts_ns, uses=uses, reason=reason)
@@ -75,8 +76,8 @@ def grant(
         click.echo(grant_making.said_of(one))
     numbers = {one.number for one in made}
     code = grant_making.confirm(scope, grant_making.is_concerned(scope), numbers.issubset)
-    shown = " ".join(str(one.number) for one in made)
-    click.echo(f"End it sooner with: claude-proxy revoke {shown}")
+    listed = " ".join(str(one.number) for one in made)
+    click.echo(f"End it sooner with: claude-proxy revoke {listed}")
     return code
 
 

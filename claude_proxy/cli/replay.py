@@ -107,7 +107,7 @@ def _lines_of(replay: Replay, name: str, limit: int) -> Iterator[str]:
     runs = replay.runs()
     different = sum(sum(replay.counts(run).values()) for run in runs)
     yield (
-        f"{replay.attempts:,} attempts recorded; by {name}, "
+        f"{_attempts(replay.attempts)} recorded; by {name}, "
         f"{different:,} would be decided differently."
     )
     if unjudged := sum(replay.not_judged.values()):
@@ -120,6 +120,10 @@ def _lines_of(replay: Replay, name: str, limit: int) -> Iterator[str]:
         yield ""
         more = "1 more run" if len(runs) == limit + 1 else f"{len(runs) - limit:,} more runs"
         yield f"and {more}; -n {len(runs)} shows all"
+
+
+def _attempts(count: int) -> str:
+    return "1 attempt" if count == 1 else f"{count:,} attempts"
 
 
 def _lines_of_run(replay: Replay, run: str | None, limit: int) -> Iterator[str]:

@@ -12,6 +12,7 @@ from claude_proxy.deferred.data_classes import dataclass, replace
 from claude_proxy.policy.location import Location
 from claude_proxy.policy.patterns import HostPattern
 from claude_proxy.policy.rules import RawScheme, Rule, Tls
+from claude_proxy.policy.shown_rules import shown as shown_rule
 
 SECOND_NS = 1_000_000_000
 LONGEST_OPEN_NS = 24 * 3600 * SECOND_NS
@@ -108,7 +109,7 @@ class Grant:
         """What it opens, in one line."""
         if self.kind is GrantKind.OPEN:
             return "every public host"
-        shown = [*map(str, self.rules[:_SHOWN])]
+        shown = [*map(shown_rule, self.rules[:_SHOWN])]
         more = len(self.rules) - len(shown)
         return ", ".join(shown) + (f" and {more} more" if more else "")
 

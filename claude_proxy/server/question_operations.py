@@ -20,6 +20,7 @@ from claude_proxy.control.protocol import ANSWER_BYTES, Answer
 from claude_proxy.control.questions import Question
 from claude_proxy.policy.questions import Subject
 from claude_proxy.policy.rules import RawScheme, Rule, Tls
+from claude_proxy.policy.shown_rules import shown as shown_rule
 from claude_proxy.server.control_operations import Engine
 from claude_proxy.server.control_server import Call, ControlServer
 from claude_proxy.server.lazy_questions import LazyQuestions
@@ -120,7 +121,7 @@ def _shown(
         "tries": question.tries,
         "asked_s": round(now - question.asked_at, 1),
         "left_s": round(max(left_s, 0.0), 1),
-        "opens": None if opens is None else str(opens),
+        "opens": None if opens is None else shown_rule(opens),
         "allow": None if opens is None else allow_arguments(opens, facts.subject, options),
         "earlier": [
             {"answer": each.words, "what": str(each.subject), "ago_s": round(now - each.at, 1)}

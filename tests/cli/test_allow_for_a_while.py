@@ -11,8 +11,8 @@ def test_a_grant_edits_no_list(say: Say, tmp_path: Path) -> None:
     code, out, _ = say("allow", "https://a.test/v1", "b.test", "--for", "1h", "--method", "GET")
 
     assert code == 0
-    assert "Grant 1: https://a.test ports 443 methods GET paths /v1, for 1 h" in out
-    assert "Grant 2: https://b.test ports 443 methods GET, for 1 h" in out
+    assert "Grant 1: https://a.test methods GET paths /v1, for 1 h" in out
+    assert "Grant 2: https://b.test methods GET, for 1 h" in out
     assert "revoke 1 2" in out
     assert not (tmp_path / "conf").exists()
 

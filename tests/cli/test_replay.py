@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 
 from claude_proxy.audit.database import database_in
+from claude_proxy.audit.replay import Replay as Judged
 from claude_proxy.audit.store import AuditStore
 from claude_proxy.cli import main
+from claude_proxy.cli.replay import _lines_of
+from claude_proxy.policy.policy import Policy
 from tests.audit.examples import MOMENT, a_decision, a_denial, an_outcome
 
 FOREVER = 1_000_000  # days
@@ -36,6 +39,12 @@ def replay(tmp_path: Path) -> Replayed:
         return main.main(["replay", *places, *words])
 
     return run
+
+
+def test_one_attempt_is_not_said_to_be_several() -> None:
+    found = Judged(Policy(), attempts=1)
+
+    assert next(_lines_of(found, "a.yaml", 5)).startswith("1 attempt recorded; ")
 
 
 def test_what_would_change_is_said_by_run(

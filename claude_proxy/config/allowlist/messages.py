@@ -5,7 +5,7 @@ covers its host, and the owner's entries come before those of presets; what no e
 restricted. Pure.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import field
 from typing import Any
 
@@ -58,6 +58,9 @@ _OTHER_NAMES = {
     "url": "host",
     "urls": "sources",
 }
+# What people write for these words.
+_LIKE_ALL = frozenset({ALL, "any", "every", "everything", "anything", "*", "true", "yes", "on"})
+_LIKE_NONE = frozenset({NONE, "nothing", "no", "false", "off", "never"})
 _is_word = lazy_pattern(r"[!-+\--~]{1,256}").fullmatch  # visible ASCII but the comma
 _is_tool = lazy_pattern(r"[a-z][a-z0-9_]{0,63}").fullmatch
 _dated = lazy_pattern(r"([a-z][a-z0-9_]*?)[_-][0-9]{8}").fullmatch
@@ -179,8 +182,25 @@ class ApiEntryReader(FieldReader):
                 f"{name}: none would leave nothing to ask for", node, key=key, fix=fix
             )
             return None
+        if self._is_other_word(node, key, (ALL, NONE) if none else (ALL,)):
+            return None
         values = self._list(node, key, read, example_and_absence)
         return None if values is None else _Given(tuple(values))
+
+    def _is_other_word(self, node: Node, key: str, known: Collection[str]) -> bool:
+        """Note it as a problem if a value is another word for one of those that are known.
+
+        In a list it would be a name: the host `any`.
+        """
+        if not isinstance(node, YamlScalar):
+            return False
+        word = _word_for(node.text)
+        if word is None or word not in known:
+            return False
+        name = key.rpartition(".")[2].partition("[")[0]
+        what = f"{quoted(node.text)} is not a value of {name}"
+        self._problems.add(what, node, key=key, fix=f"write {name}: {word}")
+        return True
 
     def _word(self, node: Node, key: str) -> str | None:
         text = self._text(node, key)
@@ -218,6 +238,15 @@ class ApiEntryReader(FieldReader):
         }
         if isinstance(node, YamlScalar) and node.text in words:
             return _Given(words[node.text])
+        if self._is_other_word(node, key, (ALL, NONE)):
+            return None
+        if isinstance(node, YamlScalar) and "." not in node.text:
+            name = key.rpartition(".")[2]
+            fix = f"write {ALL}, {NONE}, {ALLOWLISTED}, or hosts: {name}: {_REACH[0]}"
+            self._problems.add(
+                f"{quoted(node.text)} is not a value of {name}", node, key=key, fix=fix
+            )
+            return None
         items = self._list(node, key, self._place, _REACH)
         if items is None:
             return None
@@ -232,6 +261,8 @@ class ApiEntryReader(FieldReader):
         if text in {ALL, NONE}:
             fix = f"write {key.rpartition('.')[2].partition('[')[0]}: {text}"
             self._problems.add(f"{text} in a list", node, key=key, fix=fix)
+            return None
+        if self._is_other_word(node, key, (ALL, NONE)):
             return None
         if (host := host_in(text)) is not None:
             fix = (
@@ -255,6 +286,14 @@ class ApiEntryReader(FieldReader):
 
     def _shown(self, node: YamlScalar) -> str:
         return super()._shown(node) if node.text not in {ALL, NONE, ALLOWLISTED} else ""
+
+
+def _word_for(text: str) -> str | None:
+    """Return the word that somebody means who writes another; None: no such word."""
+    folded = text.strip().lower()
+    if folded in _LIKE_ALL:
+        return ALL
+    return NONE if folded in _LIKE_NONE else None
 
 
 def resolved(entries: Iterable[ApiEntry]) -> tuple[ApiRestrictions, ...]:

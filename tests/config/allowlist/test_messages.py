@@ -329,7 +329,36 @@ MISTAKES = {
         "contains",
         "query is not judged",
     ),
-    "another word": ("{host: a.test, mcp_servers: some}", "mcp_servers is not a list", "[some]"),
+    "another word": (
+        "{host: a.test, mcp_servers: some}",
+        '"some" is not a value of mcp_servers',
+        "write all, none, allowlisted, or hosts: mcp_servers: [allowlisted, mcp.example.com]",
+    ),
+    "another word for all": (
+        "{host: a.test, sources: any}",
+        '"any" is not a value of sources',
+        "write sources: all",
+    ),
+    "another word for none": (
+        "{host: a.test, mcp_servers: No}",
+        '"No" is not a value of mcp_servers',
+        "write mcp_servers: none",
+    ),
+    "another word for all in a list": (
+        "{host: a.test, sources: [any]}",
+        '"any" is not a value of sources',
+        "write sources: all",
+    ),
+    "another word for every model": (
+        "{host: a.test, models: every}",
+        '"every" is not a value of models',
+        "write models: all",
+    ),
+    "a host that is no list": (
+        "{host: a.test, sources: b.test}",
+        "sources is not a list",
+        "write sources: [b.test]",
+    ),
     "a word in a list": ("{host: a.test, sources: [all]}", "all in a list", "write sources: all"),
     "a URL as server": (
         '{host: a.test, mcp_servers: ["https://m.test/sse"]}',
@@ -474,7 +503,13 @@ def test_the_schema_accepts_what_the_reader_accepts(entry: str) -> None:
 
 
 # What a schema cannot say.
-BEYOND_SCHEMA = {"two stars", "no size", "too large", "nothing"}
+BEYOND_SCHEMA = {
+    "two stars",
+    "no size",
+    "too large",
+    "nothing",
+    "another word for all in a list",  # a host, to the schema
+}
 
 
 @pytest.mark.parametrize("name", sorted(set(MISTAKES) - BEYOND_SCHEMA))

@@ -48,6 +48,7 @@ class Changes(NamedTuple):
     made: tuple[Grant, ...] = ()
     ended: tuple[Ended, ...] = ()
     news: tuple[News, ...] = ()  # to be recorded by this process
+    stopped: tuple[Grant, ...] = ()  # that were used up, and by which nothing may go on any more
 
 
 class _OfRun(NamedTuple):
@@ -113,9 +114,13 @@ class GrantsInForce:
             self._lose(error)
             return False
         if not left:
-            # Of one that was taken elsewhere, nothing goes on here.
-            self._spend(grant, keep=left is not None)
-            self._last_taken.append(Ended(grant, End.USES))
+            try:
+                why = End.USES if left is not None else self._why(grant)
+            except ConfigError as error:
+                self._lose(error)
+                return False
+            self._spend(grant, keep=why is End.USES)
+            self._last_taken.append(Ended(grant, why))
         else:
             self._known[number] = replace(grant, uses_left=left)
             self._of_runs.clear()
@@ -171,11 +176,11 @@ class GrantsInForce:
             gone = {number: grant for number, grant in before.items() if number not in there}
             ends = self._note_ends(gone)
             news = (*ends.news, *store.take_news())
-            self._drop_spent()
+            stopped = (*ends.stopped, *self._drop_spent(self._was_revoked))
         except ConfigError as error:
             return self._lose(error)
         self._problem = ""
-        return Changes(made, ends.ended, news)
+        return Changes(made, ends.ended, news, stopped)
 
     def close(self) -> None:
         """Close the store; nothing is granted any more."""
@@ -196,9 +201,10 @@ class GrantsInForce:
             self._problem = error.what
             logger.warning("%s", "; ".join(line.strip() for line in error.lines()))
         ended = tuple(Ended(grant, End.STORE) for grant in self._known.values())
+        stopped = tuple(self._spent.values())
         self.close()
         self._of_runs.clear()
-        return Changes(ended=ended)
+        return Changes(ended=ended, stopped=stopped)
 
     def _note_ends(self, gone: Mapping[int, Grant]) -> Changes:
         """Return what has ended, and note in the store what no process has noted."""
@@ -217,7 +223,10 @@ class GrantsInForce:
             if each.why is End.USES and each.grant.number not in self._spent:
                 self._spend(each.grant, keep=True)
         news = store.take_news() if ended and store is not None else ()
-        return Changes(ended=tuple(ended), news=tuple(news))
+        stopped = self._drop_spent(
+            lambda spent: not self._goes_on(spent, now) or self._end_of_run(spent) is not None
+        )
+        return Changes(ended=tuple(ended), news=tuple(news), stopped=stopped)
 
     def _why(self, grant: Grant) -> End:
         found = None if self._store is None else self._store.get(grant.number)
@@ -239,12 +248,16 @@ class GrantsInForce:
             while len(self._spent) > _SPENT:
                 del self._spent[next(iter(self._spent))]
 
-    def _drop_spent(self) -> None:
-        """Forget those that were revoked since: what they have allowed may not go on."""
-        for number in list(self._spent):
-            found = None if self._store is None else self._store.get(number)
-            if found is None or found.ended is not End.USES:
-                del self._spent[number]
+    def _drop_spent(self, is_over: Callable[[Grant], bool]) -> tuple[Grant, ...]:
+        """Forget and return those by which nothing may go on any more."""
+        found = tuple(filter(is_over, self._spent.values()))
+        for spent in found:
+            del self._spent[spent.number]
+        return found
+
+    def _was_revoked(self, spent: Grant) -> bool:
+        found = None if self._store is None else self._store.get(spent.number)
+        return found is None or found.ended is not End.USES
 
     @staticmethod
     def _goes_on(spent: Grant, now: Moment) -> bool:

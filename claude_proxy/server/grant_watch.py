@@ -108,7 +108,7 @@ class GrantWatch:
 
         closed = 0
         loop_time = asyncio.get_running_loop().time()
-        if any(each.why is not End.USES for each in changes.ended):
+        if changes.stopped or any(each.why is not End.USES for each in changes.ended):
             closed = self._withdraw()
         if any(each.why is End.USES for each in changes.ended):
             self._sweep_warm()

@@ -172,9 +172,9 @@ def test_what_took_the_last_use_goes_on_and_nothing_else(owner: Owner) -> None:
     assert known.goes_on(1, held=True)
 
 
-@pytest.mark.parametrize("ends", ["time", "revoked"])
+@pytest.mark.parametrize("ends", ["time", "run", "revoked"])
 def test_what_goes_on_by_a_spent_grant_ends_with_its_time(owner: Owner, ends: str) -> None:
-    owner.grants(uses=1)
+    owner.grants(uses=1, run=BUILD.run)
     known = owner.proxy()
     known.look()
     known.take(1)
@@ -182,12 +182,66 @@ def test_what_goes_on_by_a_spent_grant_ends_with_its_time(owner: Owner, ends: st
 
     if ends == "time":
         owner.passes(HOUR_NS)
+    elif ends == "run":
+        owner.runs.clear()
     else:
         owner.store.end(1, End.REVOKED, owner.now)
-    known.look()
 
+    assert [grant.number for grant in known.look().stopped] == [1]
+    assert known.look() == Changes()
+    assert not known.has_spent
     assert not known.goes_on(1, held=True)
     assert known.policy_for(POLICY, None, [1]) is POLICY
+
+
+def test_a_last_use_that_ends_in_time_stops_what_took_it_at_the_next_look(owner: Owner) -> None:
+    owner.grants(uses=1)
+    known = owner.proxy()
+    known.look()
+    known.take(1)
+
+    owner.passes(HOUR_NS)
+
+    assert [grant.number for grant in known.look().stopped] == [1]
+
+
+def test_a_use_of_a_grant_that_was_just_revoked_is_no_end_by_its_uses(owner: Owner) -> None:
+    owner.grants(uses=2)
+    known = owner.proxy()
+    known.look()
+    assert known.take(1)
+    owner.store.end(1, End.REVOKED, owner.now, "bob")
+
+    assert not known.take(1)
+
+    assert not known.goes_on(1, held=True)
+    assert [each.why for each in known.look().ended] == [End.REVOKED]
+
+
+def test_what_goes_on_elsewhere_is_no_reason_to_stop_what_goes_on_here(owner: Owner) -> None:
+    owner.grants(uses=2)
+    known, other = owner.proxy(), owner.proxy()
+    known.look()
+    other.look()
+    assert known.take(1)
+    assert other.take(1)
+
+    assert not known.take(1)
+
+    assert known.goes_on(1, held=True)
+    assert known.look().stopped == ()
+
+
+def test_a_store_that_is_lost_stops_what_goes_on_by_a_spent_grant(owner: Owner) -> None:
+    owner.grants(uses=1)
+    known = owner.proxy()
+    known.look()
+    known.take(1)
+    known.look()
+    (owner.statedir / FILE_NAME).rename(owner.statedir / "away")
+
+    assert [grant.number for grant in known.look().stopped] == [1]
+    assert not known.goes_on(1, held=True)
 
 
 def test_a_grant_with_uses_left_stays(owner: Owner) -> None:

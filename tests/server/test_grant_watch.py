@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -12,7 +12,7 @@ import pytest
 from claude_proxy.control import present
 from claude_proxy.control.grant_store import Draft, GrantStore
 from claude_proxy.events import Notice
-from claude_proxy.policy.grants import SECOND_NS, End, GrantKind, everything
+from claude_proxy.policy.grants import SECOND_NS, End, GrantKind, Moment, everything
 from claude_proxy.policy.policy import Policy
 from claude_proxy.proxy.connection import Services
 from claude_proxy.proxy.gate import Gate
@@ -57,7 +57,7 @@ class House:
             report=self.lines.extend,
         )
         services = SimpleNamespace(
-            connections=self.tunnels, warm=SimpleNamespace(sweep=self._sweep)
+            connections=self.tunnels, warm=SimpleNamespace(sweep=self._sweep), asking=None
         )
         self.watch = GrantWatch(
             cast("Prepared", prepared),
@@ -147,6 +147,38 @@ def test_tunnels_of_a_grant_that_is_used_up_are_closed_a_little_later(house: Hou
     assert asked == [0, 0]
     assert [tunnel.asked for tunnel in house.tunnels] == [1, 1]
     assert house.kinds() == ["grant-made", "grant-ended"]
+
+
+def test_what_took_the_last_use_is_closed_as_soon_as_it_is_revoked(house: House) -> None:
+    number = house.makes(uses=1)
+    in_loop(house.watch.look)
+    assert house.gate.grants is not None
+    assert house.gate.grants.take(number)
+    in_loop(house.watch.look)
+
+    house.ends(number)
+
+    assert in_loop(house.watch.refresh) == 1
+
+
+def test_what_took_the_last_use_is_closed_at_the_first_look_after_its_time(house: House) -> None:
+    number = house.makes(uses=1)
+    in_loop(house.watch.look)
+    assert house.gate.grants is not None
+    assert house.gate.grants.take(number)
+    in_loop(house.watch.look)
+    asked = [tunnel.asked for tunnel in house.tunnels]
+
+    assert house.watch._known is not None
+    house.watch._known._clock = hours_later
+    in_loop(house.watch.look)
+
+    assert [tunnel.asked for tunnel in house.tunnels] == [1 + count for count in asked]
+
+
+def hours_later() -> Moment:
+    now = present.now()
+    return replace(now, wall_ns=now.wall_ns + 2 * HOUR_NS, boot_ns=now.boot_ns + 2 * HOUR_NS)
 
 
 def test_an_open_time_is_told_at_its_begin_and_its_end(house: House) -> None:

@@ -38,6 +38,7 @@ Examples:
   claude-proxy container init compose                        compose.yaml, here
   claude-proxy container init devcontainer ~/src/app --image docker.io/library/node:22
   claude-proxy container init quadlet --image localhost/agent:latest
+  claude-proxy container init compose --engine docker        for docker compose
   claude-proxy container init kubernetes --pods one          one pod, behind packet filter rules
   claude-proxy container init github-action --stdout
 
@@ -75,9 +76,8 @@ it; elsewhere nothing is written, and the exit code is 1, unless --force is give
 @click.option(
     "--engine",
     type=click.Choice([engine.value for engine in EngineChoice]),
-    default=EngineChoice.PODMAN.value,
-    show_default=True,
-    help="With compose and devcontainer: rootless podman or Docker.",
+    help="Who starts the containers: podman without root, podman as root, or Docker.  "
+    "[default: podman, or podman-root for root]",
 )
 @click.option("--force", is_flag=True, help="Replace files that differ, without a question.")
 @click.option("--stdout", is_flag=True, help="Print the files; write nothing.")
@@ -88,7 +88,7 @@ def command(
     image: str | None,
     name: str | None,
     pods: str,
-    engine: str,
+    engine: str | None,
     force: bool,
     stdout: bool,
 ) -> int:
@@ -96,6 +96,7 @@ def command(
     place = (directory or Path.cwd()).absolute()
     chosen = FileKind(kind)
     _refuse_unused(chosen, image=image, pods=pods, engine=engine)
+    engine = engine or _engine_of_user(chosen)
     if chosen in _SHOWS_PROJECT:
         owned = (paths.default_confdir(), paths.statedir_in_force())
         refuse_project(place, os.environ, Path.home(), *owned)
@@ -117,7 +118,14 @@ def command(
     return _settle(place, found, force=force)
 
 
-def _refuse_unused(kind: FileKind, *, image: str | None, pods: str, engine: str) -> None:
+def _engine_of_user(kind: FileKind) -> str:
+    """Return podman as the user has it: root's has no namespace for other users."""
+    if kind in _SHOWS_PROJECT and os.geteuid() == 0:
+        return EngineChoice.PODMAN_ROOT.value
+    return EngineChoice.PODMAN.value
+
+
+def _refuse_unused(kind: FileKind, *, image: str | None, pods: str, engine: str | None) -> None:
     """Refuse an option that the kind would ignore."""
     if image is not None and kind is FileKind.GITHUB_ACTION:
         raise ConfigError(
@@ -128,7 +136,7 @@ def _refuse_unused(kind: FileKind, *, image: str | None, pods: str, engine: str)
     if pods != PodLayout.TWO and kind is not FileKind.KUBERNETES:
         raise ConfigError(f"{kind} has no pods", where="--pods", fix="leave it out")
 
-    if engine != EngineChoice.PODMAN and kind not in _WITH_ENGINES:
+    if engine is not None and engine not in _ENGINES.get(kind, {EngineChoice.PODMAN}):
         raise ConfigError(
             f"{kind} files are the same for every engine"
             if kind is not FileKind.QUADLET
@@ -140,7 +148,11 @@ def _refuse_unused(kind: FileKind, *, image: str | None, pods: str, engine: str)
 
 # Their containers see the project as it is on this machine.
 _SHOWS_PROJECT = frozenset({FileKind.COMPOSE, FileKind.DEVCONTAINER, FileKind.QUADLET})
-_WITH_ENGINES = frozenset({FileKind.COMPOSE, FileKind.DEVCONTAINER})
+_ENGINES = {
+    FileKind.COMPOSE: frozenset(EngineChoice),
+    FileKind.DEVCONTAINER: frozenset(EngineChoice),
+    FileKind.QUADLET: frozenset({EngineChoice.PODMAN, EngineChoice.PODMAN_ROOT}),
+}
 
 
 def _spelled(

@@ -100,3 +100,32 @@ def test_the_file_can_be_printed_instead(
 def test_an_option_that_cannot_apply_is_refused(tmp_path: Path, words: tuple[str, ...]) -> None:
     assert init(tmp_path, *words) == 2
     assert [entry.name for entry in tmp_path.iterdir()] == []
+
+
+@pytest.mark.parametrize(
+    ("user", "engine", "expected"),
+    [
+        (0, (), "podman-root"),
+        (1000, (), "podman"),
+        (0, ("--engine", "podman"), "podman"),
+        (1000, ("--engine", "podman-root"), "podman-root"),
+    ],
+)
+def test_the_engine_is_podman_as_the_user_has_it(
+    user: int,
+    engine: tuple[str, ...],
+    expected: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+
+    assert main(["container", "init", "compose", str(tmp_path), "--stdout", *engine]) == 0
+    is_roots = "--engine podman-root`" in capsys.readouterr().out
+    assert is_roots == (expected == "podman-root")
+
+
+def test_quadlet_has_no_docker(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["container", "init", "quadlet", str(tmp_path), "--engine", "docker"]) == 2
+    assert "only podman reads quadlet files" in capsys.readouterr().err

@@ -42,14 +42,20 @@ settings "dev.containers.copyGitConfig": false and
 "dev.containers.gitCredentialHelperConfigLocation": "none", as a project cannot switch off that it
 passes these on, nor that it passes on your ssh-agent: start it where none runs.
 """
+_USERS: Final = {
+    EngineChoice.PODMAN: "For podman without root. For root: --engine podman-root.\n",
+    EngineChoice.PODMAN_ROOT: "For podman as root. For an ordinary user: --engine podman.\n",
+    EngineChoice.DOCKER: "",
+}
 
 
 def render(request: FileRequest) -> FileSet:
     """Return devcontainer.json, and how to start it."""
     text = "".join(
-        f"//{line[1:]}\n" for line in head_of(request, _COMMENT).splitlines()
+        f"//{line[1:]}\n"
+        for line in head_of(request, _COMMENT + _USERS[request.engine]).splitlines()
     ) + json.dumps(_value(request), indent=2)
-    program = "--docker-path podman " if request.engine is EngineChoice.PODMAN else ""
+    program = "" if request.engine is EngineChoice.DOCKER else "--docker-path podman "
     return FileSet(
         (RenderedFile(PATH, f"{text}\n"),),
         (
@@ -60,6 +66,8 @@ def render(request: FileRequest) -> FileSet:
 
 
 def _value(request: FileRequest) -> dict[str, Any]:
+    root = request.engine is EngineChoice.PODMAN_ROOT
+    user = str(walls.ROOT_USER if root else walls.AGENT_USER)
     workspace = f"/workspaces/{request.name}"
     start = _start()
     return {
@@ -73,8 +81,8 @@ def _value(request: FileRequest) -> dict[str, Any]:
         "containerEnv": walls.agent_environment(),
         # An editor passes on the sockets of agents and displays by these names.
         "remoteEnv": {"SSH_AUTH_SOCK": "", "GPG_AGENT_INFO": "", "WAYLAND_DISPLAY": ""},
-        "containerUser": str(walls.AGENT_USER),
-        "remoteUser": str(walls.AGENT_USER),
+        "containerUser": user,
+        "remoteUser": user,
         "updateRemoteUserUID": False,
         "privileged": False,
         "overrideCommand": True,

@@ -43,9 +43,10 @@ class PodLayout(StrEnum):
 
 
 class EngineChoice(StrEnum):
-    """The engine that will read a file; rootless podman and Docker number users differently."""
+    """The engine that will read a file; each numbers users in its own way."""
 
-    PODMAN = "podman"
+    PODMAN = "podman"  # without root
+    PODMAN_ROOT = "podman-root"
     DOCKER = "docker"
 
 

@@ -9,7 +9,13 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from claude_proxy.sandbox.container.files import walls, way_out
-from claude_proxy.sandbox.container.files.model import FileRequest, FileSet, RenderedFile, head_of
+from claude_proxy.sandbox.container.files.model import (
+    EngineChoice,
+    FileRequest,
+    FileSet,
+    RenderedFile,
+    head_of,
+)
 from claude_proxy.sandbox.plan.environment import INSIDE
 from claude_proxy.server.service import quoting
 
@@ -22,15 +28,18 @@ _COMMENT: Final = """\
 Copy the .container and .volume files to ~/.config/containers/systemd and the .service file to
 ~/.config/systemd/user, then: systemctl --user daemon-reload; systemctl --user start {name}
 """
+_OF_PODMAN: Final = "For podman without root. For root: --engine podman-root.\n"
+_OF_ROOT: Final = "For podman as root. For an ordinary user: --engine podman.\n"
 
 
 def render(request: FileRequest) -> FileSet:
     """Return the units, and where to put them."""
     name, image = request.name, request.image or _DEFAULT_IMAGE
-    head = head_of(request, _COMMENT.format(name=name))
+    root = request.engine is EngineChoice.PODMAN_ROOT
+    head = head_of(request, _COMMENT.format(name=name) + (_OF_ROOT if root else _OF_PODMAN))
     files = {
         _SERVICE: _service(),
-        f"{name}-way-out.container": _holder(name, image),
+        f"{name}-way-out.container": _holder(name, image, root=root),
         f"{name}.container": _agent(request, image),
         f"{name}-home.volume": "[Volume]\n",
     }
@@ -62,8 +71,12 @@ def _service() -> str:
     )
 
 
-def _holder(name: str, image: str) -> str:
+def _holder(name: str, image: str, *, root: bool) -> str:
     loader, *words = way_out.relay_words()
+    user = walls.ROOT_USER if root else walls.AGENT_USER
+    namespace = "" if root else f"--userns={walls.USER_NAMESPACE} "
+    # Gives the agent's home to its user, where the user namespace is made.
+    home = [] if root else [("Volume", f"{name}-home.volume:{walls.AGENT_HOME}:ro,U")]
     return _sections(
         {
             "Unit": [
@@ -76,13 +89,12 @@ def _holder(name: str, image: str) -> str:
                 ("ContainerName", f"{name}-way-out"),
                 ("Exec", " ".join(quoting.word_of(word) for word in words)),
                 ("Network", "none"),
-                ("User", str(walls.AGENT_USER)),
-                ("Group", str(walls.AGENT_USER)),
+                ("User", str(user)),
+                ("Group", str(user)),
                 *_confined(memory="128m", processes=16, cpus="0.5"),
                 ("Volume", f"{_WAY_OUT}:{way_out.INSIDE}:ro"),
-                # Gives the agent's home to its user, where the user namespace is made.
-                ("Volume", f"{name}-home.volume:{walls.AGENT_HOME}:ro,U"),
-                ("PodmanArgs", f"--userns={walls.USER_NAMESPACE} --entrypoint={loader}"),
+                *home,
+                ("PodmanArgs", f"{namespace}--entrypoint={loader}"),
             ],
             "Service": [("Restart", "on-failure")],
         }
@@ -90,7 +102,10 @@ def _holder(name: str, image: str) -> str:
 
 
 def _agent(request: FileRequest, image: str) -> str:
-    name, user = request.name, walls.AGENT_USER
+    name, root = request.name, request.engine is EngineChoice.PODMAN_ROOT
+    user = walls.ROOT_USER if root else walls.AGENT_USER
+    # The same one: who joins a network namespace of another may not mount /sys.
+    namespace = [] if root else [("PodmanArgs", f"--userns=container:{name}-way-out")]
     project = quoting.path_of(request.directory)
     label = ",Z" if request.selinux else ""
     volumes = [(project, walls.WORKSPACE, f"rw{label}")]
@@ -113,15 +128,14 @@ def _agent(request: FileRequest, image: str) -> str:
                 ("Group", str(user)),
                 *_confined(memory=walls.MEMORY, processes=walls.PROCESSES, cpus=walls.CPUS),
                 *(("Volume", ":".join(volume)) for volume in volumes),
-                ("Volume", f"{name}-home.volume:{walls.AGENT_HOME}"),
+                ("Volume", f"{name}-home.volume:{walls.AGENT_HOME}" + (":U" if root else "")),
                 ("Volume", f"{_WAY_OUT}/{way_out.TRUST}:{INSIDE}:ro"),
                 ("Volume", "/dev/null:/etc/resolv.conf:ro"),
                 *(
                     ("Environment", quoting.word_of(f"{key}={value}"))
                     for key, value in environment.items()
                 ),
-                # The same one: who joins a network namespace of another may not mount /sys.
-                ("PodmanArgs", f"--userns=container:{name}-way-out"),
+                *namespace,
                 ("PodmanArgs", f"--workdir={walls.WORKSPACE} --interactive --tty"),
             ],
             "Service": [("Restart", "on-failure")],

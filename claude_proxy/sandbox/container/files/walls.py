@@ -18,6 +18,9 @@ TEMPORARY: Final = (
 AGENT_USER: Final = 1000
 # Of rootless podman: the agent's user inside is you outside, as whom the proxy serves it.
 USER_NAMESPACE: Final = f"keep-id:uid={AGENT_USER},gid={AGENT_USER}"
+# podman makes that namespace for ordinary users only. Root's containers number users as the host
+# does, and the proxy, which is root's, serves root; it has no capability inside.
+ROOT_USER: Final = 0
 WORKSPACE: Final = "/workspace"
 AGENT_HOME: Final = "/home/agent"
 

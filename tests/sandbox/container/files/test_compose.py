@@ -86,3 +86,24 @@ def test_with_docker_the_user_can_be_named() -> None:
     assert "x-podman" not in found
     users = {service["user"] for service in found["services"].values()}
     assert users == {"${CLAUDE_PROXY_USER:-1000:1000}"}
+
+
+def test_root_gets_no_user_namespace_and_the_relay_is_root_as_the_proxy_is() -> None:
+    found = compose(replace(REQUEST, engine=EngineChoice.PODMAN_ROOT))
+    holder, agent = (found["services"][name] for name in ("way-out", "agent"))
+
+    assert "userns_mode" not in holder | agent
+    assert holder["user"] == "0:0"
+    assert agent["user"] == "${CLAUDE_PROXY_USER:-0:0}"
+    assert "home:/home/agent:U" in agent["volumes"]
+
+
+@pytest.mark.parametrize(
+    ("engine", "who"),
+    [(EngineChoice.PODMAN, ", as an ordinary user"), (EngineChoice.PODMAN_ROOT, ", as root")],
+)
+def test_the_steps_and_the_head_say_who_starts_it(engine: EngineChoice, who: str) -> None:
+    found = render(replace(REQUEST, engine=engine))
+
+    assert all(who in step for step in found.steps)
+    assert "# For podman " in found.files[0].text

@@ -57,11 +57,17 @@ def test_the_names_of_the_hosts_agents_are_emptied() -> None:
     assert set(devcontainer()["remoteEnv"].values()) == {""}
 
 
-def test_only_podman_gets_a_user_namespace() -> None:
-    podman, docker = (
+def test_only_podman_without_root_gets_a_user_namespace() -> None:
+    podman, root, docker = (
         devcontainer(replace(REQUEST, engine=engine))["runArgs"]
-        for engine in (EngineChoice.PODMAN, EngineChoice.DOCKER)
+        for engine in (EngineChoice.PODMAN, EngineChoice.PODMAN_ROOT, EngineChoice.DOCKER)
     )
 
     assert "--userns=keep-id:uid=1000,gid=1000" in podman
-    assert not [word for word in docker if "userns" in word]
+    assert not [word for word in (*root, *docker) if "userns" in word]
+
+
+def test_the_user_is_the_one_whom_the_proxy_serves() -> None:
+    found = devcontainer(replace(REQUEST, engine=EngineChoice.PODMAN_ROOT))
+
+    assert (found["containerUser"], found["remoteUser"]) == ("0", "0")

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from claude_proxy.errors import ConfigError
-from claude_proxy.sandbox.container.files.model import FileKind, FileRequest
+from claude_proxy.sandbox.container.files.model import EngineChoice, FileKind, FileRequest
 from claude_proxy.sandbox.container.files.quadlet import render
 
 REQUEST = FileRequest(FileKind.QUADLET, "thing", directory="/home/you/src/a b", guarded=(".envrc",))
@@ -78,3 +78,10 @@ def test_every_unit_can_be_parsed() -> None:
         parser = RawConfigParser(strict=False)
         parser.read_string(text)
         assert parser.sections()
+
+
+def test_root_gets_no_user_namespace() -> None:
+    found = "".join(units(replace(REQUEST, engine=EngineChoice.PODMAN_ROOT)).values())
+
+    assert "--userns" not in found
+    assert found.count("User=0\n") == 2

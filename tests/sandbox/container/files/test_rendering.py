@@ -14,11 +14,14 @@ from claude_proxy.sandbox.container.files.rendering import KINDS
 
 GOLDEN = Path(__file__).with_name("golden")
 CASES: dict[str, tuple[str, ...]] = {
-    "compose": ("compose",),
+    "compose": ("compose", "--engine", "podman"),
+    "compose-root": ("compose", "--engine", "podman-root"),
     "compose-docker": ("compose", "--engine", "docker", "--image", "node:22", "--name", "agent"),
-    "devcontainer": ("devcontainer",),
+    "devcontainer": ("devcontainer", "--engine", "podman"),
+    "devcontainer-root": ("devcontainer", "--engine", "podman-root"),
     "devcontainer-docker": ("devcontainer", "--engine", "docker", "--image", "node:22"),
-    "quadlet": ("quadlet",),
+    "quadlet": ("quadlet", "--engine", "podman"),
+    "quadlet-root": ("quadlet", "--engine", "podman-root"),
     "github-action": ("github-action",),
     "kubernetes": ("kubernetes",),
     "kubernetes-one-pod": ("kubernetes", "--name", "claude", "--pods", "one", "--image", "a/b:1"),

@@ -39,7 +39,7 @@ def policies_and_files(
     """Return the policies, the words for the lists, and what tells the shell to add files."""
     if os.sep in begun:
         return [CompletionItem(begun, type="file")]
-    words = [word for word in ("allowlist", "shipped") if word.startswith(begun)]
+    words = [word for word in ("allowlist", "shipped", "running") if word.startswith(begun)]
     found = [*policies(context, param, begun), *map(CompletionItem, words)]
     return found or [CompletionItem(begun, type="file")]
 

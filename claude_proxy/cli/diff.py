@@ -21,10 +21,13 @@ Examples:
   claude-proxy diff allowlist new.yaml          from the list in force to a file
   claude-proxy diff shipped allowlist           what you changed in the shipped list
   claude-proxy diff claude shell                two policies by name
+  claude-proxy diff running new.yaml            from what the running proxy judges by
+  claude-proxy diff running:web running:build   of two runs
   git show HEAD:policy.yaml | claude-proxy diff - policy.yaml
   claude-proxy diff --json old.yaml new.yaml | jq -r '.opens[].text'
 OLD and NEW: a policy's name, a file (with a / or .yaml), `allowlist` for the list in force,
-`shipped` for the one that comes with claude-proxy, or - for standard input.
+`shipped` for the one that comes with claude-proxy, `running` for what a running proxy judges by
+(`running:NAME` where several run; without its grants), or - for standard input.
 \b
 Exit codes: 0 NEW opens nothing, 1 it opens something, 2 a policy is not valid.
 """

@@ -14,11 +14,13 @@ from claude_proxy.config.allowlist.model import NetworkMode, PolicyFile
 from claude_proxy.config.owner_files import OwnerFiles
 from claude_proxy.config.strict_yaml.file_text import MAX_BYTES, decode
 from claude_proxy.deferred.data_classes import dataclass
+from claude_proxy.policy.location import Location
 from claude_proxy.policy.policy import Policy
 
 STANDARD_INPUT = "-"
 ALLOWLIST = "allowlist"  # the list in force: the owner's, else the shipped one
 SHIPPED = "shipped"  # the list that comes with claude-proxy
+RUNNING = "running"  # what the running proxy judges by; `running:NAME` where there are several
 WORDS = (ALLOWLIST, SHIPPED)
 
 
@@ -45,12 +47,30 @@ def policy_of(text: str, confdir: Path, where: str) -> NamedPolicy:
     files = OwnerFiles(confdir)
     if text == STANDARD_INPUT:
         return NamedPolicy("standard input", _read_standard_input(files))
+    if _is_running(text, files):
+        return _running(text.partition(":")[2] or None)
     if is_file(text):
         return NamedPolicy(text, _read(files, Path(text)))
     if text in WORDS and text not in policy_files.policy_names(files):
         own = paths.allowlist_path(confdir) if text == ALLOWLIST else paths.shipped_allowlist()
         return NamedPolicy(str(own), _read(files, own))
     return NamedPolicy(f"policy {text}", policy_files.read_named(files, text, where))
+
+
+def _is_running(text: str, files: OwnerFiles) -> bool:
+    if text == RUNNING:
+        return RUNNING not in policy_files.policy_names(files)
+    return text.startswith(f"{RUNNING}:")
+
+
+def _running(name: str | None) -> NamedPolicy:
+    # Most comparisons ask no proxy.
+    from claude_proxy.cli import running  # noqa: PLC0415
+    from claude_proxy.control.running_policy import policy_in_force  # noqa: PLC0415
+
+    proxy = running.meant(name)
+    where = Location(proxy.name, 0, 0)
+    return NamedPolicy(f"running {proxy.name}", PolicyFile(policy_in_force(proxy), where))
 
 
 def is_file(text: str) -> bool:

@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from claude_proxy.control.protocol import Answer, problem_of
+from claude_proxy.control.running_policy import POLICY_OP, source_of, version_of
 from claude_proxy.proxy.connection import Services
 from claude_proxy.server.change_text import NO_CHANGE
 from claude_proxy.server.control_server import Call, ControlServer
-from claude_proxy.server.control_status import status_of, version_of
+from claude_proxy.server.control_status import status_of
 from claude_proxy.server.gates import Gates
 from claude_proxy.server.prepared import Prepared
 from claude_proxy.server.reload import Reloader
@@ -37,6 +38,7 @@ def server_of(engine: Engine) -> ControlServer:
     server = ControlServer()
     server.add("status", lambda call: _status(engine, call))
     server.add("reload", lambda call: _reload(engine, call))
+    server.add(POLICY_OP, lambda call: _policy(engine, call))
     server.add("stop", lambda call: _stop(engine, call))
     return server
 
@@ -44,6 +46,11 @@ def server_of(engine: Engine) -> ControlServer:
 async def _status(engine: Engine, _: Call) -> Answer:
     found = status_of(engine.prepared, engine.services, engine.reloader)
     return found | {name: value() for name, value in engine.more_status.items()}
+
+
+async def _policy(engine: Engine, _: Call) -> Answer:
+    """Say from where the policy in force is, and its version."""
+    return source_of(engine.reloader.settings, engine.reloader.loaded.policy)
 
 
 async def _reload(engine: Engine, _: Call) -> Answer:

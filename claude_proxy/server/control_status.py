@@ -8,25 +8,17 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from claude_proxy.config.settings import Settings
-from claude_proxy.policy.policy import Policy
+from claude_proxy.control.running_policy import version_of
 from claude_proxy.proxy.connection import ClientConnection, Services
 from claude_proxy.server.prepared import Prepared
 from claude_proxy.server.reload import Reloader
 
-_VERSION_DIGITS = 12
 _MOST_TUNNELS = 500  # that are named
 _STATM = Path("/proc/self/statm")
-
-
-def version_of(policy: Policy) -> str:
-    """Return a digest of what a policy says: the same for the same entries, wherever they are."""
-    lines, _ = Policy().diff(policy)
-    return sha256("\n".join(lines).encode()).hexdigest()[:_VERSION_DIGITS]
 
 
 def status_of(prepared: Prepared, services: Services, reloader: Reloader) -> dict[str, Any]:

@@ -87,6 +87,11 @@ class Reloader:
         self._answered: list[asyncio.Future[str]] = []  # and for the one that is going on
 
     @property
+    def settings(self) -> Settings:
+        """What says where the policy in force is from."""
+        return self._settings
+
+    @property
     def loaded(self) -> Loaded:
         """The policy in force, as it was read."""
         return self._loaded

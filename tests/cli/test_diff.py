@@ -57,6 +57,16 @@ def test_one_of_the_two_may_be_standard_input(
     assert main(["diff", "-", "-"]) == 2
 
 
+def test_where_no_proxy_runs_there_is_nothing_to_compare_with(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    new = written("new.yaml", "allow: [a.example]\n")
+
+    assert main(["diff", "running:no-such-proxy", new]) != 0
+    assert 'no proxy called "no-such-proxy" runs' in capsys.readouterr().err
+
+
 def test_json_has_every_value_by_itself(capsys: pytest.CaptureFixture[str]) -> None:
     new = written("new.yaml", 'allow: [{host: "*.a.example", methods: [GET], paths: ["/v1/*"]}]\n')
 

@@ -60,6 +60,16 @@ def test_a_reload_says_what_changed_and_the_new_version(owner: Owner) -> None:
     assert before["version"] != after["version"]
 
 
+def test_the_policy_is_told_by_its_place_and_version(owner: Owner) -> None:
+    async def talk(server: ControlServer) -> tuple[Any, Any]:
+        return await ask(server, "policy"), await ask(server, "reload")
+
+    policy, reload = play(owner, talk)
+
+    assert policy["version"] == reload["version"]
+    assert policy["allowlist"] == str(owner.reloader.settings.allowlist)
+
+
 def test_a_reload_of_a_bad_list_is_refused_with_its_place(owner: Owner) -> None:
     owner.writes("allow: [b..example]\n")
 

@@ -39,7 +39,7 @@ Examples:
 
 A proxy asks with --ask, for entries with `ask: true`, or by a policy with `default: ask`. A request
 waits for --ask-timeout; then it is denied, and the question stays open for ten minutes: a late
-answer serves the next try.
+answer serves the next try of the same request.
 """
 
 _LOOK_S = 2.0
@@ -203,7 +203,7 @@ def _answer(asked: Asked, reply: Reply) -> str:
     if found.get("still_asked") and not reply.lasts and reply.verdict is not Verdict.NEVER:
         return _partly(reply, settled)
     is_late = reply.verdict is Verdict.ONCE and not settled
-    late = " (nothing waits any more: it serves the next try)" if is_late else ""
+    late = " (nothing waits any more: it serves the next try of this request)" if is_late else ""
     return f"{said_of(reply)}{late}."
 
 

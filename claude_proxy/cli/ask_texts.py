@@ -23,7 +23,7 @@ CHOICES = (
     "[s]kip"
 )
 HELP = """\
-  once     what waits now; if nothing waits any more, the next try
+  once     what waits now; if nothing waits any more, the next try of what is shown
   5        this many requests
   1h       for this long (30s, 10m, 2d)
   run      until the run ends
@@ -129,7 +129,7 @@ def _url(question: Mapping[str, Any]) -> str:
 def _waiting(question: Mapping[str, Any]) -> str:
     count, tries = question["waiting"], question["tries"]
     if not count:
-        return f"nothing any more ({_times(tries)} asked); an answer serves the next try"
+        return f"nothing any more ({_times(tries)} asked); an answer serves its next try"
     return f"{_times(count)}, for {question['left_s']:.0f} s more"
 
 

@@ -831,7 +831,7 @@ FIELDS: tuple[OptionField, ...] = (
         key="ask_timeout",
         kind=_DURATION,
         help="How long a request waits for your answer, before it is denied. A later answer serves "
-        "the next try.",
+        "the next try of it.",
         topic=Topic.POLICY,
         commands=_FORWARDERS,
         default="30s",

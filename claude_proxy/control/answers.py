@@ -28,7 +28,7 @@ class AnswerError(ClaudeProxyError):
 class Verdict(StrEnum):
     """What the owner may say."""
 
-    ONCE = "once"  # what waits now, or the next try
+    ONCE = "once"  # what waits now, or its next try
     TIMES = "times"
     FOR = "for"
     RUN = "run"  # until the run ends

@@ -14,7 +14,7 @@ from claude_proxy.policy.answer import Answer
 from claude_proxy.policy.questions import Facts, Subject
 
 # How long a question without an answer stays open after what asked has given up, and how long an
-# answer that came too late waits for the next try.
+# answer that came too late waits for the same request.
 OPEN_S = 600.0
 _MOST_REFUSED = 4096  # subjects that are not to be asked about again
 _MOST_DISTINCT = 1024  # requests of one question that are told apart
@@ -54,6 +54,8 @@ class Question:
     closes_at: float = 0.0  # where nothing waits
     newest: int = 0  # the number of the distinct request that asked it last for the first time
     _numbers: dict[bytes, int] = field(default_factory=dict)
+    _last: Facts | None = None  # what waited last, where nothing waits any more
+    _last_digest: bytes = b""
 
     @property
     def waiting(self) -> list[tuple[Facts, int]]:
@@ -67,14 +69,13 @@ class Question:
 
     @property
     def shown(self) -> Facts:
-        """What is shown of it first: the oldest that waits, else the first that asked.
+        """What is shown of it first: the oldest that waits, else what waited last.
 
         The rule that asks is always that of the first, as an answer that lasts is within it.
         """
-        first = next(iter(self.waiters), None)
-        if first is None:
-            return self.facts
-        return replace(first.facts.short(), asking=self.facts.asking)
+        oldest = next(iter(self.waiters), None)
+        facts = self._last if oldest is None else oldest.facts.short()
+        return self.facts if facts is None else replace(facts, asking=self.facts.asking)
 
     def add(self, waiter: Waiter) -> None:
         """Have an attempt wait for the answer, too."""
@@ -94,8 +95,18 @@ class Question:
             if upto is None or self._numbers.get(_digest(waiter.facts), self.newest) <= upto
         ]
         for waiter in taken:
-            del self.waiters[waiter]
+            self.remove(waiter)
         return taken
+
+    def remove(self, waiter: Waiter) -> None:
+        """Have an attempt wait no longer."""
+        del self.waiters[waiter]
+        self._last, self._last_digest = waiter.facts.short(), _digest(waiter.facts)
+
+    def late(self, upto: int | None) -> bytes | None:
+        """Return the mark of what a late yes is for: what is shown; None: it was not shown."""
+        number = self._numbers.get(self._last_digest, self.newest)
+        return self._last_digest if upto is None or number <= upto else None
 
 
 _NO_LISTENER: Callable[[Question], object] = id
@@ -109,7 +120,8 @@ class Desk:
         self.limits = limits or DeskLimits()
         self._questions: dict[Subject, Question] = {}
         self._refused: dict[Subject, None] = {}
-        self._late: dict[Subject, float] = {}  # until when a late yes counts
+        # Until when a late yes counts, and for which request.
+        self._late: dict[Subject, tuple[float, bytes]] = {}
         self._last_number = 0
         self._is_closed = False
         # Called with a question that is new, or for which more or fewer attempts wait.
@@ -128,7 +140,7 @@ class Desk:
         subject, now = facts.subject, self._clock()
         if subject in self._refused:
             return Answer.NO
-        if self._late.pop(subject, 0.0) > now:
+        if self._take_late(facts, now):
             return Answer.YES
         if self._is_closed or (deadline is not None and deadline <= now):
             return Answer.NONE
@@ -145,6 +157,14 @@ class Desk:
         self.on_change(question)
         return waiter
 
+    def _take_late(self, facts: Facts, now: float) -> bool:
+        """Return whether a late yes was for this request; it is for one alone."""
+        until, digest = self._late.get(facts.subject, (0.0, b""))
+        if until <= now or digest != _digest(facts):
+            return False
+        del self._late[facts.subject]
+        return True
+
     def take_back(self, waiter: Waiter) -> None:
         """Forget an attempt that waits no longer; the question stays open for a while."""
         question = self._questions.get(waiter.facts.subject)
@@ -152,7 +172,7 @@ class Desk:
             self._leave(question, waiter)
 
     def _leave(self, question: Question, waiter: Waiter) -> None:
-        del question.waiters[waiter]
+        question.remove(waiter)
         if not question.waiters:
             question.closes_at = self._clock() + OPEN_S
         self.on_change(question)
@@ -191,9 +211,9 @@ class Desk:
     def answer(self, subject: Subject, answer: Answer, upto: int | None = None) -> int:
         """Settle whatever waits for an answer; return how many attempts did.
 
-        A yes is for these attempts, or for the next one if none waits any more. `upto` is the
-        `newest` of the question as it was shown: what asked something else since is not answered,
-        and the question stays open for it.
+        A yes is for these attempts; if none waits any more, for the next that sends the same as the
+        one that is shown. `upto` is the `newest` of the question as it was shown: what asked
+        something else since is not answered, and the question stays open for it.
         """
         question = self._questions.get(subject)
         if question is None:
@@ -202,8 +222,8 @@ class Desk:
         taken = question.take(upto)
         if not question.waiters:
             del self._questions[subject]
-        if not has_waited and answer is Answer.YES:
-            self._late[subject] = self._clock() + OPEN_S
+        if not has_waited and answer is Answer.YES and (mark := question.late(upto)) is not None:
+            self._late[subject] = self._clock() + OPEN_S, mark
         return self._settle(question, taken, answer)
 
     def refuse(self, subject: Subject) -> int:
@@ -233,7 +253,7 @@ class Desk:
             is_current = self._questions.get(question.facts.subject) is question
             if is_current and not question.waiters and question.closes_at <= now:
                 del self._questions[question.facts.subject]
-        self._late = {subject: until for subject, until in self._late.items() if until > now}
+        self._late = {subject: late for subject, late in self._late.items() if late[0] > now}
         return min(self._times(), default=None)
 
     def give_up(self, subject: Subject) -> int:
@@ -274,7 +294,7 @@ class Desk:
                 yield from (waiter.deadline for waiter in question.waiters)
             else:
                 yield question.closes_at
-        yield from self._late.values()
+        yield from (until for until, _ in self._late.values())
 
     # --- what is shown
 

@@ -66,7 +66,7 @@ _EXPLANATIONS = {
     Reason.ASK: "The owner of this machine has to be asked about this first.",
     Reason.NOT_ANSWERED: (
         "The owner of this machine was asked, and has not answered yet. The question stays open, "
-        "and an answer that comes later counts for the next try."
+        "and an answer that comes later counts for the next try of the same request."
     ),
     Reason.OWNER_REFUSED: "The owner of this machine was asked, and said no.",
     Reason.TOO_MANY_QUESTIONS: (

@@ -100,6 +100,6 @@ def test_a_question_that_nothing_waits_for_says_so() -> None:
 
     assert lines[0] == "Question 3: a client of proxy-9051 wants"
     assert lines[3] == (
-        "  waiting     nothing any more (2 requests asked); an answer serves the next try"
+        "  waiting     nothing any more (2 requests asked); an answer serves its next try"
     )
     assert lines[4].endswith("as no rule can say it")

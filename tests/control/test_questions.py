@@ -15,9 +15,9 @@ class Office:
         self.desk = Desk(lambda: self.now, limits)
         self.answers: list[tuple[str, Answer]] = []
 
-    def ask_for(self, path: str) -> None:
+    def ask_for(self, path: str) -> Waiter | Answer:
         facts = Facts(about(), "GET", path, "", None)
-        self.desk.put(facts, lambda answer: self.answers.append((path, answer)))
+        return self.desk.put(facts, lambda answer: self.answers.append((path, answer)))
 
     def ask(self, name: str, host: str = "a.test", run: str = "r", size: int = 0) -> Waiter:
         waiter = self.try_to_ask(name, host, run, size)
@@ -119,16 +119,33 @@ def test_what_nobody_answers_in_time_is_settled_so() -> None:
     assert office.answers == [("early", Answer.NONE)]
 
 
-def test_a_late_yes_serves_the_next_try_and_no_other() -> None:
+def test_a_late_yes_serves_the_next_try_of_the_same_request_and_no_other() -> None:
     office = Office()
-    office.ask("first")
+    office.ask_for("/a")
     office.now = 30.0
     office.desk.expire()
 
     office.desk.answer(about(), Answer.YES)
 
-    assert office.try_to_ask("next") is Answer.YES
-    office.ask("after")
+    assert isinstance(office.ask_for("/b"), Waiter)
+    assert office.ask_for("/a") is Answer.YES
+    assert isinstance(office.ask_for("/a"), Waiter)
+
+
+def test_a_late_yes_is_for_what_waited_last_if_that_was_shown() -> None:
+    office = Office()
+    office.ask_for("/shown")
+    (question,) = office.desk.questions
+    shown = question.newest
+    office.ask_for("/unseen")
+    for waiter in tuple(question.waiters):
+        office.desk.take_back(waiter)
+
+    assert question.shown.path == "/unseen"
+    assert office.desk.answer(about(), Answer.YES, shown) == 0
+
+    assert isinstance(office.ask_for("/shown"), Waiter)
+    assert isinstance(office.ask_for("/unseen"), Waiter)
 
 
 def test_a_late_yes_does_not_wait_for_ever() -> None:

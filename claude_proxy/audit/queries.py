@@ -30,6 +30,8 @@ from claude_proxy.audit.usage import UsageGrouping, UsageSum, sums_by
 from claude_proxy.deferred.data_classes import dataclass
 from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.events import DecisionMade, Notice, OutcomeSeen, Phase, Usage
+from claude_proxy.policy.grants import GRANT_PLACE
+from claude_proxy.policy.reason import Reason
 from claude_proxy.wire.authority import normalise_host
 
 _BUSY_S: Final = 5.0
@@ -41,6 +43,10 @@ _FAILURE_AWAITED_NS: Final = 90_000_000_000  # longer than any time limit of a d
 _ATTEMPTS: Final = (
     " FROM decision d LEFT JOIN outcome o ON o.decision = coalesce(d.attempt, d.id)"
     " LEFT JOIN usage u ON u.decision = d.id"
+)
+# What a grant or an answer allowed, and not the list. What is in doubt is not of the list.
+_IS_GRANTED: Final = (
+    f"(d.reason = '{Reason.ANSWERED}' OR coalesce(d.rule_source, '') GLOB '{GRANT_PLACE}*')"
 )
 _COLUMNS: Final = (
     "SELECT d.*, o.*, u.model, u.tokens_in, u.tokens_out, u.cache_written, u.cache_read"
@@ -389,13 +395,13 @@ class AuditReader:
         """Yield all that clients asked of the proxy, page by page, oldest first.
 
         Columns: id, connection, how often, run, phase, scheme, target, method, path, allowed,
-        reason, and of the outcome error and upstream. A gateway has another list, and a denial
-        replaces the decision that it ends.
+        reason, of the outcome error and upstream, and whether a grant or an answer decided. A
+        gateway has another list, and a denial replaces the decision that it ends.
         """
         condition, values = ("1", list[str]()) if run is None else run.condition()
         statement = (
             "SELECT d.id, d.connection, coalesce(d.count, 1), d.run, d.phase, d.scheme, d.target,"  # noqa: S608 - constants, as above
-            " d.method, d.path, d.allowed, d.reason, o.error, o.upstream"
+            f" d.method, d.path, d.allowed, d.reason, o.error, o.upstream, {_IS_GRANTED}"
             " FROM decision d LEFT JOIN outcome o ON o.decision = coalesce(d.attempt, d.id)"
             f" WHERE d.id >= ? AND coalesce(d.at, d.id) >= ? AND {condition}"
             " AND substr(d.listener, 1, 7) <> 'gateway' ORDER BY d.id LIMIT ?"

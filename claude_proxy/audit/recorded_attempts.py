@@ -44,6 +44,7 @@ class RowKey(NamedTuple):
     reason: str
     error: str | None
     upstream: str | None
+    granted: bool = False  # by a grant or an answer, if it was allowed
 
     @property
     def is_allowed(self) -> bool:

@@ -22,4 +22,5 @@ def seen_in(rows: Iterable[PlainRow]) -> Iterator[Seen]:
             reason=key.outcome,
             nowhere=key.came_to_nothing,
             times=times,
+            granted=key.is_allowed and bool(key.granted),
         )

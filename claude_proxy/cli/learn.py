@@ -57,7 +57,8 @@ Ids, versions and hashes in a path become * where at least three different ones 
 stay as they are. Set apart are hosts where anybody can store data (stores), addresses that are not
 public (addresses), resolvers of names (dns), tcp, hosts of which no request was seen (hosts) and
 paths that no entry can name (paths). They are written only if the policy in force allowed them, or
-with --include; dns, hosts and paths only with --include.
+with --include; dns, hosts and paths only with --include. What a grant or an answer allowed is no
+part of the policy: it counts as what was denied does.
 """
 
 _NEW: Final = 'description: "Learned from what was recorded"\n'

@@ -105,6 +105,9 @@ def _paths_of(entry: LearnedEntry) -> Iterator[str]:
         yield f"    {what}{vouched}  {_attempts(entry.count)}"
     if entry.denied:
         yield f"      {_attempts(entry.denied)} of these denied when they were made"
+    if entry.granted:
+        by = "a grant or an answer, not by the list"
+        yield f"      {_attempts(entry.granted)} of these allowed by {by}"
 
 
 def _template_text(template: PathTemplate) -> str:
@@ -126,8 +129,10 @@ def _set_apart(learned: Learned) -> Iterator[str]:
             if not found:
                 continue
             yield ""
-            not_written = "" if is_written else f"; not written without --include {apart}"
-            yield f"Set apart ({apart}): {_APART[apart]}{not_written}"
+            why = "; written, as the policy allowed it or --include names it"
+            if not is_written:
+                why = f"; not written without --include {apart}"
+            yield f"Set apart ({apart}): {_APART[apart]}{why}"
             yield from _by_place(found)
 
 
@@ -241,6 +246,7 @@ def _entry_facts(entry: LearnedEntry) -> dict[str, Any]:
         "tls": rule.tls,
         "count": entry.count,
         "denied": entry.denied,
+        "granted": entry.granted,
         "written": entry.written,
         "apart": entry.apart,
         "place": None if entry.place is None else str(entry.place),

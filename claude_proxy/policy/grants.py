@@ -17,7 +17,7 @@ from claude_proxy.policy.shown_rules import shown as shown_rule
 SECOND_NS = 1_000_000_000
 LONGEST_OPEN_NS = 24 * 3600 * SECOND_NS
 
-_PLACE = "grant "
+GRANT_PLACE = "grant "  # and its number: where its rules are written
 _SHOWN = 3  # rules of a preset, in one line
 
 
@@ -180,14 +180,14 @@ class Grant:
 
 def place_of(number: int) -> Location:
     """Return where the rules of a grant are from."""
-    return Location(f"{_PLACE}{number}", 0, 0)
+    return Location(f"{GRANT_PLACE}{number}", 0, 0)
 
 
 def number_of(rule: Rule | None) -> int | None:
     """Return the number of the grant that a rule is of; None: it is of a list."""
-    if rule is None or rule.source.line or not rule.source.file.startswith(_PLACE):
+    if rule is None or rule.source.line or not rule.source.file.startswith(GRANT_PLACE):
         return None
-    return int(rule.source.file.removeprefix(_PLACE))
+    return int(rule.source.file.removeprefix(GRANT_PLACE))
 
 
 def of_grant(rules: Iterable[Rule], number: int) -> tuple[Rule, ...]:

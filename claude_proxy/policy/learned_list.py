@@ -3,7 +3,8 @@
 Law kept: default-deny. No method, port or host is named that was not seen, no host is ever a
 wildcard, and a path is one only within a template (`path_templates`). What cannot be written
 without opening more than was seen is set apart and named; it is written only if the owner says so.
-What a denial, a restriction or the metadata service of a cloud stands against is left out. Pure.
+What a denial, a restriction or the metadata service of a cloud stands against is left out. What
+only a grant or an answer allowed is no more a statement of the list than what was denied. Pure.
 """
 
 from collections import Counter, defaultdict
@@ -65,7 +66,7 @@ class Apart(StrEnum):
     PATHS = "paths"  # of a path that no entry can name: every path
 
 
-# These are written where the policy in force allowed what was asked for.
+# These are written where the list in force allowed what was asked for.
 _WRITTEN_IF_ALLOWED = frozenset({Apart.STORES, Apart.ADDRESSES, Apart.TCP})
 
 
@@ -78,6 +79,12 @@ class Seen(NamedTuple):
     reason: str
     nowhere: bool  # it was allowed, and there was no such name or no answer
     times: int
+    granted: bool = False  # it was allowed, but by a grant or an answer, which ended
+
+    @property
+    def listed(self) -> bool:
+        """Whether the list that was in force allowed it."""
+        return self.allowed and not self.granted
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +95,7 @@ class LearnedEntry:
     paths: tuple[PathTemplate, ...]
     count: int
     denied: int  # of these, how many were denied when they were asked for
+    granted: int  # of these, how many only a grant or an answer allowed
     written: bool
     apart: Apart | None = None
     place: SharedPlace | None = None
@@ -294,8 +302,8 @@ class _Learner:
         if apart is None or apart in self._choice.include:
             return True
         if seen.attempt is not None and seen.attempt.form is Form.PASSTHROUGH:
-            return seen.allowed
-        return seen.allowed and apart in _WRITTEN_IF_ALLOWED
+            return seen.listed
+        return seen.listed and apart in _WRITTEN_IF_ALLOWED
 
     def _apart(self, attempt: RecordedAttempt) -> Apart | None:
         target = attempt.target
@@ -338,15 +346,15 @@ class _Learner:
     ) -> Iterator[tuple[PathTemplate, frozenset[str]]]:
         """Yield the templates of a place, each with its methods."""
         counts: dict[str, Counter[str]] = defaultdict(Counter)
-        denied: dict[str, set[str]] = defaultdict(set)
+        unlisted: dict[str, set[str]] = defaultdict(set)
         for seen, method, path in needed:
             if method not in every:
                 counts[method][path] += seen.times
-                if not seen.allowed:
-                    denied[method].add(path)
+                if not seen.listed:
+                    unlisted[method].add(path)
         found: dict[tuple[str, ...], tuple[PathTemplate, list[str]]] = {}
         for method, paths in counts.items():
-            for template in self._templates_of(place, method, paths, denied[method]):
+            for template in self._templates_of(place, method, paths, unlisted[method]):
                 known = found.get(template.globs)
                 if known is not None:
                     more = replace(known[0], count=known[0].count + template.count)
@@ -360,7 +368,7 @@ class _Learner:
             yield template, frozenset(methods)
 
     def _templates_of(
-        self, place: _Place, method: str, paths: Counter[str], denied: set[str]
+        self, place: _Place, method: str, paths: Counter[str], unlisted: set[str]
     ) -> list[PathTemplate]:
         # A name that leads to an address which is not public is a host like any other.
         is_name = place.apart is Apart.ADDRESSES and place.target.address is None
@@ -368,9 +376,9 @@ class _Learner:
         return templates_of(
             dict(paths),
             never=self._refused[place.target, method],
-            # Where anybody can store, one path is one account's. And a denied request has not
-            # shown that any path of a kind is harmless.
-            exact=lambda path: is_exact or path in denied,
+            # Where anybody can store, one path is one account's. And a request that was denied, or
+            # allowed this once, has not shown that any path of a kind is harmless.
+            exact=lambda path: is_exact or path in unlisted,
         )
 
     def _entry(
@@ -400,6 +408,7 @@ class _Learner:
             paths=templates,
             count=sum(each.times for each in group),
             denied=sum(each.times for each in group if not each.allowed),
+            granted=sum(each.times for each in group if each.granted),
             written=place.written,
             apart=place.apart,
             place=_shared_place(place.target.host),

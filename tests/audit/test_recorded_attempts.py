@@ -114,6 +114,26 @@ def test_a_later_denial_replaces_the_decision_that_it_ends(store: AuditStore, pa
     assert str(attempt.address) == "10.1.2.3"
 
 
+@pytest.mark.parametrize(
+    ("facts", "granted"),
+    [
+        ({}, False),
+        ({"rule_source": "allowlist.yaml:3"}, False),
+        ({"rule_source": None}, False),
+        ({"rule_source": "grant 12"}, True),
+        ({"rule_source": "allowlist.yaml:3", "reason": "answered"}, True),
+    ],
+)
+def test_what_a_grant_or_an_answer_decided_is_told(
+    store: AuditStore, path: Path, facts: dict[str, object], *, granted: bool
+) -> None:
+    store.record(a_decision(MOMENT, **facts))
+
+    (found,) = rows(path)
+
+    assert bool(RowKey._make(found[BEFORE_KEY:]).granted) is granted
+
+
 def test_one_run_is_read_alone(store: AuditStore, path: Path) -> None:
     store.record(a_decision(MOMENT, run="one", path="/one"))
     store.record(a_decision(MOMENT + 1, run="two", path="/two"))

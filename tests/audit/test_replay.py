@@ -43,6 +43,7 @@ def row(
         why,
         error,
         upstream,
+        False,
     )
 
 

@@ -2,7 +2,18 @@
 
 from claude_proxy.audit.seen import seen_in
 
-ROW = ("request", "https", "a.example:443", "GET", "/x", 1, "rule-matched", None, "203.0.113.5:443")
+ROW = (
+    "request",
+    "https",
+    "a.example:443",
+    "GET",
+    "/x",
+    1,
+    "rule-matched",
+    None,
+    "203.0.113.5:443",
+    0,
+)
 
 
 def test_equal_attempts_of_several_runs_are_one() -> None:
@@ -15,8 +26,8 @@ def test_equal_attempts_of_several_runs_are_one() -> None:
 
 
 def test_a_denial_after_an_allowed_head_is_a_denial() -> None:
-    row = (*ROW[:7], "leak-guard", None)
-    denied = (*ROW[:7], "foreign-credential", None)
+    row = (*ROW[:7], "leak-guard", None, 0)
+    denied = (*ROW[:7], "foreign-credential", None, 0)
 
     found = list(seen_in([(1, 7, 1, "one", *row), (2, 7, 1, "one", *denied)]))
 
@@ -24,3 +35,15 @@ def test_a_denial_after_an_allowed_head_is_a_denial() -> None:
         (True, "rule-matched"),
         (False, "foreign-credential"),
     ]
+
+
+def test_what_a_grant_allowed_is_not_counted_with_what_the_list_allowed() -> None:
+    found = list(seen_in([(1, 7, 1, "one", *ROW), (2, 7, 1, "one", *ROW[:-1], 1)]))
+
+    assert [(each.granted, each.listed) for each in found] == [(False, True), (True, False)]
+
+
+def test_what_was_denied_was_not_granted() -> None:
+    (found,) = seen_in([(1, 7, 1, "one", *ROW[:7], "foreign-credential", None, 1)])
+
+    assert (found.allowed, found.granted, found.listed) == (False, False, False)

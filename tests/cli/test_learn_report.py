@@ -45,6 +45,15 @@ def test_what_was_denied_is_marked() -> None:
     assert "      2 attempts of these denied when they were made" in said
 
 
+def test_what_only_a_grant_or_an_answer_allowed_is_marked() -> None:
+    found = report(seen("a.example:443", "/x")._replace(granted=True))
+
+    said = list(lines(found))
+
+    assert "      2 attempts of these allowed by a grant or an answer, not by the list" in said
+    assert '"granted": 2' in "\n".join(json_lines(found))
+
+
 def test_what_is_not_written_says_how_it_would_be() -> None:
     said = "\n".join(lines(report(seen("a.example:443", form=Form.TUNNEL))))
 

@@ -130,6 +130,43 @@ def test_paths_of_denied_requests_are_no_examples_of_a_template() -> None:
     assert "paths /users/1,/users/2" in rules(found)[0]
 
 
+def test_what_only_a_grant_or_an_answer_allowed_is_no_example_of_a_template() -> None:
+    once = [
+        seen("a.example.com:443", f"/users/{each}", reason="answered")._replace(granted=True)
+        for each in range(1, 9)
+    ]
+
+    found = learned(once)
+
+    assert [len(entry.rule.paths or ()) for entry in found.entries] == [8]
+    assert [(entry.denied, entry.granted) for entry in found.entries] == [(0, 8)]
+
+
+@pytest.mark.parametrize(
+    ("attempt", "apart"),
+    [
+        (seen("db.example.com:5432", form=Form.RAW), Apart.TCP),
+        (seen("db.example.com:5432", form=Form.RAW, address="127.0.0.1"), Apart.TCP),
+        (seen("a.example.com:443", "/x", address="10.1.2.3"), Apart.ADDRESSES),
+        (seen("a.example.com:443", "/x", address="127.0.0.1"), Apart.ADDRESSES),
+        (seen("10.1.2.3:443", "/x", address="10.1.2.3"), Apart.ADDRESSES),
+        (seen("gist.github.com:443", "/x"), Apart.STORES),
+        (seen("a.example.com:443", form=Form.PASSTHROUGH), Apart.HOSTS),
+    ],
+)
+def test_what_only_a_grant_or_an_answer_allowed_is_written_if_it_is_included(
+    attempt: Seen, apart: Apart
+) -> None:
+    granted = attempt._replace(granted=True)
+
+    alone, with_listed = learned([granted]), learned([granted, attempt])
+    included = learned([granted], include=frozenset({apart}))
+
+    assert [(entry.apart, entry.written) for entry in alone.entries] == [(apart, False)]
+    assert sorted(entry.written for entry in with_listed.entries) == [False, True]
+    assert [entry.written for entry in included.entries] == [True]
+
+
 def test_a_template_never_covers_what_a_denial_refuses() -> None:
     policy = loader.load(
         "deny: [{host: a.example.com, paths: [/users/9*]}]\nallow: [other.example.com]", name="x"

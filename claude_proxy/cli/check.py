@@ -12,8 +12,9 @@ from typing import Any
 
 import click
 
-from claude_proxy.cli import check_findings, entry_warnings, options, paths
+from claude_proxy.cli import check_findings, entry_warnings, grant_options, options, paths
 from claude_proxy.cli.check_findings import Findings
+from claude_proxy.cli.checked_grants import Openings, openings_of
 from claude_proxy.cli.checked_url import Question, question_of
 from claude_proxy.cli.shared_options import (
     allowlist_option,
@@ -49,7 +50,10 @@ Examples:
   claude-proxy check --policy shell https://github.com/
   claude-proxy check --body request.json https://api.anthropic.com/v1/messages
 \b
-Exit codes: 0 allowed, 1 denied, 2 the URL or the allowlist is not valid.
+A grant in force that allows what the list denies is named, with its end and for whom it is.
+\b
+Exit codes: 0 allowed, 1 denied, 2 the URL or the allowlist is not valid. With grants it is that of
+a client that belongs to no run.
 """
 
 _JSON = ((b"content-type", b"application/json"),)
@@ -100,6 +104,7 @@ class Answer:
     help="The project whose own .claude-proxy.yaml holds, too.  [default: the current directory]",
 )
 @confdir_option("the allowlist")
+@grant_options.statedir_option()
 @policy_option("Check against this policy instead of the allowlist.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
@@ -113,6 +118,7 @@ def command(
     look_up: bool,
     project: Path | None,
     confdir: Path | None,
+    statedir: Path | None,
     as_json: bool,
     **named: Any,
 ) -> int:
@@ -120,12 +126,7 @@ def command(
     named = options.in_force(context, named)
     allowlist_file: Path | None = named["allowlist_file"]
     policy_name: str | None = named["policy_name"]
-    if method is None:
-        method = "GET" if body_file is None else "POST"
-    method = method.upper()
-    if _is_method(method) is None:
-        fix = "name a method, such as GET"
-        raise ConfigError(f'"{method}" is not a method', where="--method", fix=fix)
+    method = _method_of(method, body_file)
     question = question_of(url)
     body = None if body_file is None else _body_of(body_file, question)
     if policy_name is None:
@@ -140,30 +141,34 @@ def command(
     denials, problem = entry_warnings.project_denials(
         entry_warnings.current_directory() if project is None else project.absolute()
     )
-    found = check_findings.findings_of(
-        question,
-        method,
-        answer.decision,
-        policy,
-        OwnerFiles(place).library,
-        denials,
-        judge=lambda each: answer_of(question, method, each, body).decision,
-        in_dns=look_up,
-    )
+    library = OwnerFiles(place).library
+
+    def judge(each: Policy) -> Decision:
+        return answer_of(question, method, each, body).decision
+
+    def find(decision: Decision, each: Policy) -> Findings:
+        return check_findings.findings_of(
+            question, method, decision, each, library, denials, judge=judge, in_dns=look_up
+        )
+
+    found = find(answer.decision, policy)
+    listed = answer.decision.allowed and found.allowed
+    granted = Openings() if listed else openings_of(policy, found, judge, find, statedir)
     warnings = check_findings.authority_warnings(question, answer.connect, place)
     if found.unresolved:
         warnings.append(f"{question.target.host} does not resolve here: no address was found")
-    for warning in [*warnings, *([] if problem is None else [problem])]:
+    for warning in filter(None, [*warnings, problem, granted.problem]):
         click.echo(f"warning: {warning}", err=True)
     for binding in unreached(policy):
         what = f"no rule allows a host of the credential {binding.name}"
         click.echo(f"warning: {what} ({harmless(str(binding.source))})", err=True)
-    allowed = answer.decision.allowed and found.allowed
+    allowed = listed or granted.for_anybody
     asks = None if allowed else _asking(question, method, policy, body)
     options_of_list = _options_of_list(context, allowlist_file, policy_name)
     if as_json:
         facts = _facts(question, method, answer, asked) | _facts_of(found, options_of_list)
         facts["asks"] = asks is not None
+        facts["grants"] = granted.facts()
         click.echo(json.dumps({**facts, "allowed": allowed}, indent=2))
     else:
         lines = _lines(question, method, answer, asked, allowed=allowed)
@@ -171,9 +176,21 @@ def command(
             lines[-1:-1] = [
                 f"  its owner is asked first, by {asks.name} ({harmless(str(asks.source))})"
             ]
-        lines[-1:-1] = check_findings.lines_of(found, options_of_list)
+        lines[-1:-1] = granted.lines()
+        if not granted.for_anybody:
+            lines[-1:-1] = check_findings.lines_of(found, options_of_list)
         click.echo("\n".join(lines))
     return 0 if allowed else 1
+
+
+def _method_of(given: str | None, body_file: Path | None) -> str:
+    if given is None:
+        return "GET" if body_file is None else "POST"
+    method = given.upper()
+    if _is_method(method) is None:
+        fix = "name a method, such as GET"
+        raise ConfigError(f'"{method}" is not a method', where="--method", fix=fix)
+    return method
 
 
 def _asking(question: Question, method: str, policy: Policy, body: bytes | None) -> Rule | None:

@@ -154,6 +154,7 @@ def test_json_holds_both_decisions(listed: Path, capsys: pytest.CaptureFixture[s
         "url": "https://api.example.com/v2",
         "allowed": False,
         "asks": False,
+        "grants": [],
         "target": "api.example.com:443",
         "method": "GET",
         "path": "/v2",

@@ -8,7 +8,10 @@ import math
 import select
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+import termios
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from enum import Enum, auto
 
 import click
 
@@ -16,7 +19,13 @@ from claude_proxy.audit.escape import escape_text
 from claude_proxy.audit.sinks import encoded
 from claude_proxy.cli import running
 from claude_proxy.cli.ask_texts import CHOICES, HELP, lines_of, reply_of_words, said_of
-from claude_proxy.cli.question_streams import Asked, QuestionStreams, listed, with_others
+from claude_proxy.cli.question_streams import (
+    Asked,
+    QuestionStreams,
+    listed,
+    most_urgent,
+    with_others,
+)
 from claude_proxy.control.answers import (
     AnswerError,
     Reply,
@@ -43,6 +52,7 @@ answer serves the next try of the same request.
 """
 
 _LOOK_S = 2.0
+_REACTION_S = 1.0  # until a person has seen that the question is another one
 _RELOAD_S = 15.0
 _ALLOW_S = 60.0
 
@@ -112,26 +122,35 @@ def _answer_one(name: str | None, number: int, words: str) -> int:
 # --- at a terminal
 
 
+# Up to which of its requests a question was shown, or that it is to be shown no more.
+type _Shown = dict[tuple[str, int, int], float]
+
+
+def _to_put(known: Iterable[Asked], done: _Shown) -> list[Asked]:
+    return [each for each in known if each.newest > done.get(each.key, -1.0)]
+
+
 def _converse(name: str | None) -> None:
     streams = QuestionStreams(lambda: _running(name))
-    # Up to which of its requests a question was shown, or that it is to be shown no more.
-    told, done = False, dict[tuple[str, int, int], float]()
+    told, end = False, _End.ANSWERED
+    done: _Shown = {}
     while True:
         count = streams.look()
         if not told:
             told = True
             _say(f"Waiting for questions of {_counted(count)}; Ctrl+C ends this, not them.")
         known = streams.open
-        waiting = [each for each in known if each.newest > done.get(each.key, -1.0)]
+        waiting = _to_put(known, done)
         if not waiting:
             streams.wait(_LOOK_S)
             if _has_ended():
                 return
             continue
-        asked = with_others(waiting[0], known)
-        was_answered = _put(asked, streams)
-        for each in (asked, *asked.others):
-            done[each.key] = each.newest if was_answered else math.inf
+        asked = with_others(most_urgent(waiting), known)
+        end = _put(asked, streams, done, is_surprise=end is _End.CHANGED)
+        if end is not _End.CHANGED:
+            for each in (asked, *asked.others):
+                done[each.key] = each.newest if end is _End.ANSWERED else math.inf
 
 
 def _has_ended() -> bool:
@@ -152,14 +171,27 @@ def _counted(count: int) -> str:
     return {0: "proxies that will start", 1: "1 proxy"}.get(count, f"{count} proxies")
 
 
-def _put(asked: Asked, streams: QuestionStreams) -> bool:
-    """Show a question until it is answered or skipped; return whether it was answered."""
+class _End(Enum):
+    """Why a question is put no longer."""
+
+    ANSWERED = auto()
+    SKIPPED = auto()
+    CHANGED = auto()  # it has an answer, or nothing waits for one any more
+
+
+def _put(asked: Asked, streams: QuestionStreams, done: _Shown, *, is_surprise: bool) -> _End:
+    """Show a question until it is answered or skipped, or has changed.
+
+    What is typed about the question before must not answer this one, if it comes as a surprise.
+    """
     _say("", *_shown(asked), f"  {CHOICES}")
+    if is_surprise:
+        time.sleep(_REACTION_S)
+        termios.tcflush(sys.stdin, termios.TCIFLUSH)
     while True:
-        click.echo("> ", nl=False)
-        line = sys.stdin.readline()
-        if not line:
-            raise EOFError
+        line = _typed(asked, streams, done)
+        if line is None:
+            return _End.CHANGED
         if line.strip() in {"?", "help"}:
             _say(HELP)
             continue
@@ -169,9 +201,29 @@ def _put(asked: Asked, streams: QuestionStreams) -> bool:
         except ClaudeProxyError as error:
             _say(*error.lines())
             if not streams.is_open(asked):
-                return False
+                return _End.SKIPPED
         else:
-            return reply is not None
+            return _End.SKIPPED if reply is None else _End.ANSWERED
+
+
+def _typed(asked: Asked, streams: QuestionStreams, done: _Shown) -> str | None:
+    """Return the line that is typed at the prompt; None: meanwhile another question is to be put.
+
+    EOFError if there is no more to come.
+    """
+    click.echo("> ", nl=False)
+    while sys.stdin.isatty() and not select.select([sys.stdin], [], [], _LOOK_S)[0]:
+        streams.look()
+        if not streams.is_as_shown(asked):
+            _say("", "Nothing waits for this answer any more.")
+            return None
+        if not asked.is_live and any(each.is_live for each in _to_put(streams.open, done)):
+            _say("", "Another question is more urgent:")
+            return None
+    line = sys.stdin.readline()
+    if not line:
+        raise EOFError
+    return line
 
 
 def _shown(asked: Asked) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """Questions as text for a terminal, and what a person types as an answer.
 
-A text of a client cannot leave its line: what comes from a client is escaped.
-Pure.
+A text of a client cannot leave its line, nor push others off the screen: it is escaped and cut,
+and its runs of spaces are one. Pure.
 """
 
 from collections.abc import Iterator, Mapping
@@ -50,6 +50,8 @@ _WORDS = {
 _DAY_S = 86400.0
 _FIX = "type once, 5, 1h, run, always, no, never or skip"
 _LABEL = 12
+# Characters: of what asks first, of what else waits, of what a client calls itself.
+_MOST_OF_PATH, _MOST_OF_OTHERS, _MOST_OF_AGENT = 800, 160, 50
 
 
 def reply_of_words(text: str) -> Reply | None:
@@ -82,6 +84,8 @@ def _seconds_of(text: str) -> float | None:
 
 def said_of(reply: Reply) -> str:
     """Return an answer as what has become of it: "Allowed: for 1h"."""
+    if reply.verdict is Verdict.NO:
+        return "Denied"
     return f"{'Allowed' if reply.allows else 'Denied'}: {reply}"
 
 
@@ -92,9 +96,10 @@ def lines_of(question: Mapping[str, Any], proxy: str, presets: list[str]) -> Ite
     whose = f"run {run}" if run else "a client"
     where = whose if run == proxy else f"{whose} of {proxy}"
     yield f"Question {question['number']}: {escape_text(where)} wants"
-    yield f"  {escape_text(what)}"
+    yield f"  {_cut(escape_text(what), _MOST_OF_PATH)}"
     yield from _other_requests(question)
-    agent = f", which calls itself {question['user_agent']}" if question["user_agent"] else ""
+    called = _cut(" ".join(filter(None, question["user_agent"].split(" "))), _MOST_OF_AGENT)
+    agent = f", which calls itself {called}" if called else ""
     yield _line("program", f"{question['program'] or 'unknown'}{agent}")
     yield _line("waiting", _waiting(question))
     if question["rule"] is not None:
@@ -115,10 +120,15 @@ def _other_requests(question: Mapping[str, Any]) -> Iterator[str]:
     """Yield what else waits for the same answer, each method and path once."""
     others = question.get("requests", ())[1:]
     for each in others[: MOST_REQUESTS - 1]:
-        yield f"  {escape_text(each['method'])} {escape_text(each['path'])}"
+        yield f"  {escape_text(each['method'])} {_cut(escape_text(each['path']), _MOST_OF_OTHERS)}"
     more = question.get("more_requests", 0) + max(0, len(others) - MOST_REQUESTS + 1)
     if more:
         yield f"  and {more} more: {'it waits' if more == 1 else 'they wait'} for this answer, too"
+
+
+def _cut(text: str, most: int) -> str:
+    more = len(text) - most
+    return text if more <= 0 else f"{text[:most]}... ({more} more characters, see --json)"
 
 
 def _url(question: Mapping[str, Any]) -> str:

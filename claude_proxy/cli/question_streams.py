@@ -30,9 +30,19 @@ class Asked:
         return found
 
     @property
+    def is_live(self) -> bool:
+        """Whether anything waits for its answer now."""
+        return bool(self.facts["waiting"])
+
+    @property
     def key(self) -> tuple[str, int, int]:
         """What tells it from every other question."""
         return f"{self.proxy.name} {self.proxy.facts.pid}", self.worker, self.facts["number"]
+
+
+def most_urgent(several: Iterable[Asked]) -> Asked:
+    """Return the question to put first: what waits before what has given up."""
+    return min(several, key=lambda each: (not each.is_live, each.facts["left_s"]))
 
 
 def with_others(asked: Asked, known: Iterable[Asked]) -> Asked:
@@ -85,6 +95,12 @@ class QuestionStreams:
         """Tell whether a question has no answer yet."""
         with self._lock:
             return asked.key in self._open
+
+    def is_as_shown(self, asked: Asked) -> bool:
+        """Tell whether a question is open, and something still waits if something did."""
+        known = self.open
+        now = next((each for each in known if each.key == asked.key), None)
+        return now is not None and (not asked.is_live or with_others(now, known).is_live)
 
     def wait(self, patience_s: float) -> None:
         """Wait until something has changed, and no longer than `patience_s`."""

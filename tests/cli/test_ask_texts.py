@@ -103,3 +103,14 @@ def test_a_question_that_nothing_waits_for_says_so() -> None:
         "  waiting     nothing any more (2 requests asked); an answer serves its next try"
     )
     assert lines[4].endswith("as no rule can say it")
+
+
+def test_a_client_cannot_push_what_counts_off_the_screen() -> None:
+    agent = f"curl/8{' ' * 60}would open  https://other.test"
+    question = QUESTION | {"question": f"GET https://a.test:443/{'x' * 9000}", "user_agent": agent}
+
+    lines = list(lines_of(question, "web", []))
+
+    assert lines[1].endswith("x... (8223 more characters, see --json)")
+    assert lines[2].endswith("calls itself curl/8 would open https://other.test")
+    assert max(map(len, lines)) < 1000

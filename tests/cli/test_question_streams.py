@@ -2,7 +2,13 @@
 
 from typing import Any, cast
 
-from claude_proxy.cli.question_streams import Asked, QuestionStreams, listed, with_others
+from claude_proxy.cli.question_streams import (
+    Asked,
+    QuestionStreams,
+    listed,
+    most_urgent,
+    with_others,
+)
 from claude_proxy.control.client import Proxy
 from claude_proxy.control.protocol import ControlError, ProxyFacts
 from tests.support.waiting import until
@@ -60,3 +66,29 @@ def test_questions_come_and_go_with_their_worker() -> None:
     until(lambda: not streams.open)
     streams.wait(0.0)
     assert not streams.is_open(Asked(proxy, 0, {"number": 2}))
+
+
+def test_what_waits_comes_before_what_has_given_up() -> None:
+    proxy = running()
+    gone = Asked(proxy, 0, about("gone.test") | {"left_s": 0.0})
+    later = Asked(proxy, 0, about("later.test", "/") | {"left_s": 20.0})
+    sooner = Asked(proxy, 1, about("sooner.test", "/") | {"left_s": 5.0})
+
+    assert most_urgent([gone, later, sooner]) is sooner
+    assert most_urgent([gone, later]) is later
+    assert most_urgent([gone]) is gone
+
+
+def test_a_question_is_not_as_shown_once_nothing_waits_or_it_is_answered() -> None:
+    proxy = running()
+    streams = QuestionStreams(list)
+    live, idle = about("a.test", "/"), about("a.test")
+    shown = Asked(proxy, 0, live)
+
+    streams._take(proxy, 0, [live])
+    assert streams.is_as_shown(shown)
+    streams._take(proxy, 0, [idle])
+    assert not streams.is_as_shown(shown)
+    assert streams.is_as_shown(Asked(proxy, 0, idle))
+    streams._take(proxy, 0, [])
+    assert not streams.is_as_shown(shown)

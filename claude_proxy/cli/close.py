@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from claude_proxy.cli import grant_making, grant_options
+from claude_proxy.cli import grant_making, grant_options, used_up_grants
 from claude_proxy.config.strict_yaml.nodes import harmless
 from claude_proxy.policy.grants import End, GrantKind
 
@@ -32,6 +32,9 @@ def command(*, run_name: str | None, project: Path | None, statedir: Path | None
     ended = grant_making.end(scope, [grant.number for grant in opened], End.CLOSED)
     if not ended:
         click.echo("Nothing is open.")
+        if grant_making.standing(scope) or used_up_grants.find(scope).grants:
+            click.echo("That is about `claude-proxy open`; for other grants see:")
+            click.echo("  claude-proxy grants")
         return 0
     for grant in ended:
         click.echo(f"Closed grant {grant.number}: {grant.text}, {harmless(grant.whom)}.")

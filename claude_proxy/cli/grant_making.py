@@ -183,7 +183,7 @@ def confirm(
         click.echo(text)
     elif not problems:
         click.echo("No proxy runs that it is for; it counts from the next start.")
-    _note_others(scope)
+    note_others(scope)
     for problem in problems:
         for line in problem.lines():
             click.echo(f"claude-proxy: {line}" if line.startswith("error:") else line, err=True)
@@ -195,7 +195,8 @@ def _number(shown: Any) -> int:
     return found if isinstance(found, int) else -1
 
 
-def _note_others(scope: Scope) -> None:
+def note_others(scope: Scope) -> None:
+    """Name the proxies that keep their grants elsewhere."""
     elsewhere = [
         one for one in scope.others if scope.run is None or one.facts.run == scope.run.name
     ]

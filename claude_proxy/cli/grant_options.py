@@ -1,6 +1,7 @@
 """Options of the commands about grants: for how long, for whom, why, and where they are kept."""
 
 import re
+import unicodedata
 from pathlib import Path
 from typing import Any, Final, override
 
@@ -18,6 +19,7 @@ _DURATION: Final = re.compile(r"(?:([0-9]{1,9})([smhdw]))+", re.ASCII)
 _PART: Final = re.compile(r"([0-9]+)([smhdw])", re.ASCII)
 _LONGEST_S: Final = 30 * 86_400
 _REASON_BOUND: Final = 200
+_ESCAPED_BYTES: Final = 0xDC00  # plus the byte, as Python passes on what it cannot decode
 
 
 class Duration(click.ParamType[int]):
@@ -55,13 +57,32 @@ def parse_duration(text: str, where: str = "--for") -> int:
 
 def _reason(_: click.Context, __: click.Parameter, value: str | None) -> str:
     text = (value or "").strip()
-    if len(text) > _REASON_BOUND or not all(map(str.isprintable, text)):
+    if (odd := next((each for each in text if not each.isprintable()), None)) is not None:
         raise ConfigError(
-            f"a reason is one line of at most {_REASON_BOUND} characters",
+            f"a reason is one line that can be shown as it is, and this one has {_name_of(odd)}",
+            where=f"--reason, character {text.index(odd) + 1}",
+            fix="leave the character out",
+        )
+    if len(text) > _REASON_BOUND:
+        raise ConfigError(
+            f"a reason has at most {_REASON_BOUND} characters, and this one has {len(text)}",
             where="--reason",
             fix="shorten it",
         )
     return text
+
+
+def _name_of(character: str) -> str:
+    """Return what a character that cannot be shown is called: `a line break (U+000A)`."""
+    code = ord(character)
+    what = {"\n": "a line break", "\r": "a line break", "\t": "a tab"}.get(character)
+    if what is None and _ESCAPED_BYTES <= code < _ESCAPED_BYTES + 0x100:
+        return f"a byte that is not UTF-8 (0x{code - _ESCAPED_BYTES:02x})"
+    if what is None:
+        is_control = unicodedata.category(character) == "Cc"
+        name = unicodedata.name(character, "").lower()
+        what = "a control character" if is_control or not name else f"the character {name}"
+    return f"{what} (U+{code:04X})"
 
 
 def runs(_context: click.Context, _param: click.Parameter, begun: str) -> list[CompletionItem]:

@@ -5,7 +5,8 @@ from pathlib import Path
 import click
 from click.shell_completion import CompletionItem
 
-from claude_proxy.cli import grant_making, grant_options
+from claude_proxy.cli import grant_making, grant_options, used_up_grants
+from claude_proxy.cli.grant_making import Scope
 from claude_proxy.config.strict_yaml.nodes import harmless
 from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.policy.grants import End
@@ -23,6 +24,7 @@ def _numbers(context: click.Context, _: click.Parameter, begun: str) -> list[Com
     try:
         scope = grant_making.scope_of(context.params.get("statedir"), None, None)
         known = grant_making.standing(scope)
+        known += [each.grant for each in used_up_grants.find(scope).grants]
     except (ClaudeProxyError, OSError):
         return []
     found = [(str(grant.number), grant.text) for grant in known]
@@ -40,9 +42,10 @@ def command(*, numbers: tuple[int, ...], every: bool, statedir: Path | None) -> 
     if every == bool(numbers):
         raise click.UsageError("name the numbers of grants, or --all: see `claude-proxy grants`")
     scope = grant_making.scope_of(statedir, None, None)
-    wanted = [grant.number for grant in grant_making.standing(scope)] if every else list(numbers)
+    wanted = _all(scope) if every else list(numbers)
     if not wanted:
         click.echo("No grant is in force.")
+        grant_making.note_others(scope)
         return 0
     ended = grant_making.end(scope, wanted, End.REVOKED)
     for grant in ended:
@@ -61,3 +64,9 @@ def command(*, numbers: tuple[int, ...], every: bool, statedir: Path | None) -> 
             fix="see `claude-proxy grants`",
         )
     return code
+
+
+def _all(scope: Scope) -> list[int]:
+    """Return the numbers of what is in force, and of what is used up and still open."""
+    there = [grant.number for grant in grant_making.standing(scope)]
+    return [*there, *used_up_grants.numbers(scope)]

@@ -16,7 +16,7 @@ from claude_proxy.cli.container_options import statedir as statedir_in_force
 from claude_proxy.cli.container_options import statedir_option
 from claude_proxy.cli.running import RunWithoutProxy
 from claude_proxy.cli.short_figures import duration_of, size_of
-from claude_proxy.control import client
+from claude_proxy.control import client, used_up
 from claude_proxy.control.client import Proxy
 from claude_proxy.control.protocol import ControlError, problem_of
 
@@ -102,6 +102,8 @@ def merged(answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     found["memory"] = sum(memory) if memory else None
     if "questions" in first:
         found["questions"] = [each for one in answers for each in one.get("questions", ())]
+    if used_up.KEY in first:
+        found[used_up.KEY] = used_up.merged(answers)
     counts: dict[tuple[str | None, str], int] = {}
     for one in answers:
         for tunnel in one["tunnels"]:
@@ -225,15 +227,21 @@ def _questions(report: Mapping[str, Any]) -> Iterator[str]:
 
 def _grants(report: Mapping[str, Any]) -> Iterator[str]:
     for one in report.get("grants") or ():
-        whom = f" for run {one['run']}" if one["run"] else ""
-        whom += f" in {one['project']}" if one["project"] else ""
-        what = ", ".join(one["allows"])
-        bounds = [] if one["seconds_left"] is None else [f"{_ago(one['seconds_left'])} left"]
-        if one["uses_left"] is not None:
-            bounds.append(f"{_count(one['uses_left'], 'use')} left")
-        reason = f" ({one['reason']})" if one["reason"] else ""
-        text = f"{one['number']}  {what}{whom}, {', '.join(bounds) or 'until the run ends'}{reason}"
-        yield escape_text(f"{_OPEN if one['kind'] == 'open' else ''}{text}")
+        uses = one["uses_left"]
+        yield _grant(one, None if uses is None else f"{_count(uses, 'use')} left")
+    for one in report.get(used_up.KEY) or ():
+        yield _grant(one, used_up.text_of(one))
+
+
+def _grant(one: Mapping[str, Any], uses: str | None) -> str:
+    whom = f" for run {one['run']}" if one["run"] else ""
+    whom += f" in {one['project']}" if one["project"] else ""
+    what = ", ".join(one["allows"])
+    bounds = [] if one["seconds_left"] is None else [f"{_ago(one['seconds_left'])} left"]
+    bounds += [] if uses is None else [uses]
+    reason = f" ({one['reason']})" if one["reason"] else ""
+    text = f"{one['number']}  {what}{whom}, {', '.join(bounds) or 'until the run ends'}{reason}"
+    return escape_text(f"{_OPEN if one['kind'] == 'open' else ''}{text}")
 
 
 # What other parts add to a status, and how it is shown.

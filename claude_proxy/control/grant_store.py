@@ -176,6 +176,14 @@ class GrantStore:
             ).fetchone()
         return None if row is None else _grant_of(row)
 
+    def used_up(self) -> list[int]:
+        """Return the numbers of the grants that are used up. Raises ConfigError."""
+        with _explained(self.path):
+            rows = self._connection.execute(
+                "SELECT number FROM grant_ WHERE ended = ? ORDER BY number", (End.USES.value,)
+            ).fetchall()
+        return [number for (number,) in rows]
+
     def take_news(self) -> list[News]:
         """Return what is to be recorded, by the caller and by nobody else. Raises ConfigError."""
         with _explained(self.path):
@@ -254,13 +262,14 @@ class GrantStore:
     def end(self, number: int, why: End, now: Moment, by: str = "") -> bool:
         """End a grant; tell whether this call has done so. ConfigError if it cannot be written.
 
-        One that is used up can still be revoked: what is in progress by it ends as well.
+        One that is used up can still be revoked: what is in progress by it ends as well, and that
+        is recorded once more.
         """
         replaced = (End.USES.value,) if why in {End.REVOKED, End.CLOSED} else ()
         with _explained(self.path):
             return bool(
                 self._connection.execute(
-                    "UPDATE grant_ SET ended = ?, ended_ns = ?, ended_by = ?"
+                    "UPDATE grant_ SET ended = ?, ended_ns = ?, ended_by = ?, end_told = 0"
                     " WHERE number = ? AND (ended IS NULL OR ended IN (?))",
                     (why.value, now.wall_ns, by, number, *(replaced or ("",))),
                 ).rowcount

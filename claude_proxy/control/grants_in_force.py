@@ -149,6 +149,15 @@ class GrantsInForce:
         now = self._clock()
         return [grant for grant in self._known.values() if grant.end(now) is None]
 
+    def used_up(self) -> list[Grant]:
+        """Return the grants that are used up, and by which something may still go on."""
+        now = self._clock()
+        return [
+            replace(spent, uses_left=0)
+            for spent in self._spent.values()
+            if self._goes_on(spent, now)
+        ]
+
     # --- kept up to date
 
     def look(self) -> Changes:

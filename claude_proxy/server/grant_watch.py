@@ -9,10 +9,11 @@ import asyncio
 import contextlib
 import logging
 import os
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from claude_proxy.errors import AuditError
-from claude_proxy.events import Notice
+from claude_proxy.events import Notice, Phase
 from claude_proxy.proxy.connection import Services
 from claude_proxy.server.gates import Gates
 from claude_proxy.server.prepared import Prepared
@@ -64,6 +65,23 @@ class GrantWatch:
 
         now = present.now()
         return [grant_texts.as_json(grant, now) for grant in self.in_force()]
+
+    def used_up(self) -> list[dict[str, Any]]:
+        """Return the grants that are used up and by which something is open, as JSON has them."""
+        if self._known is None or not self._known.has_spent:
+            return []
+        from claude_proxy.control import present, used_up  # noqa: PLC0415 - few are asked
+
+        now, counts = present.now(), _open_by_grant(self._services)
+        return [
+            used_up.as_json(
+                *(grant, now),
+                tunnels=counts[grant.number, False],
+                requests=counts[grant.number, True],
+            )
+            for grant in self._known.used_up()
+            if counts[grant.number, False] or counts[grant.number, True]
+        ]
 
     def close(self) -> None:
         """Close the store."""
@@ -142,3 +160,13 @@ class GrantWatch:
         )
         with contextlib.suppress(AuditError):  # it shows at the next decision
             self._prepared.store.record(notice)
+
+
+def _open_by_grant(services: Services) -> Counter[tuple[int, bool]]:
+    """Count the uses that go on, by the grant and by whether it is a request or a tunnel."""
+    return Counter(
+        (attempt.grant, attempt.event is not None and attempt.event.phase is Phase.REQUEST)
+        for connection in list(services.connections)
+        for attempt in list(connection.session.client_info.attempts.values())
+        if attempt.grant is not None and attempt.took_use
+    )

@@ -28,3 +28,13 @@ def test_what_was_opened_for_a_project_can_be_closed_alone(say: Say, tmp_path: P
 
     assert "Closed grant 2" in say("close", "--project", str(tmp_path))[1]
     assert len(say("grants")[1].splitlines()) == 2
+
+
+def test_where_other_grants_are_in_force_it_is_said_how_to_see_them(say: Say) -> None:
+    say("allow", "a.test", "--for", "1h")
+
+    code, out, _ = say("close")
+
+    assert code == 0
+    assert "Nothing is open." in out
+    assert "claude-proxy grants" in out

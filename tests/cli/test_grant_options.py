@@ -42,8 +42,26 @@ def test_a_reason_is_one_short_line() -> None:
 
     assert run(_command, []).output == "''\n"
     assert run(_command, ["--reason", " docs "]).output == "'docs'\n"
-    for bad in ("x" * 201, "a\x1b[2Jb"):
-        assert isinstance(run(_command, ["--reason", bad]).exception, ConfigError)
+
+
+@pytest.mark.parametrize(
+    ("reason", "says"),
+    [
+        ("x" * 201, "at most 200 characters, and this one has 201"),
+        ("a\x1b[2Jb", "a control character (U+001B)"),
+        ("a\u202eb", "the character right-to-left override (U+202E)"),
+        ("a\nb", "a line break (U+000A)"),
+        ("a\xa0b", "the character no-break space (U+00A0)"),
+        ("a\udcffb", "a byte that is not UTF-8 (0xff)"),
+    ],
+    ids=ascii,
+)
+def test_it_is_said_what_is_wrong_with_a_reason(reason: str, says: str) -> None:
+    error = CliRunner().invoke(_command, ["--reason", reason]).exception
+
+    assert isinstance(error, ConfigError)
+    assert says in error.what
+    assert ("character 2" in (error.where or "")) is (len(reason) < 200)
 
 
 def test_runs_are_completed_without_failing() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from claude_proxy.cli import main, status
-from claude_proxy.control import protocol
+from claude_proxy.control import protocol, used_up
 from claude_proxy.sandbox.run_directory import RunDirectory
 from tests.support.control import Running, facts, says
 
@@ -192,6 +192,14 @@ def test_nothing_that_runs_is_no_error(
         ({"questions": ["one", "two"]}, "2 questions wait: claude-proxy ask"),
         ({"upstream": "https://api.example"}, "gateway    to https://api.example"),
         ({"grants": [GRANT]}, "3  a.example for run web, 1m30s left, 1 use left (docs)"),
+        (
+            {
+                used_up.KEY: [
+                    GRANT | {"uses_left": 0, "open_tunnels": 1, "open_requests": 0},
+                ]
+            },
+            "3  a.example for run web, 1m30s left, used up; 1 tunnel open (docs)",
+        ),
         ({"grants": [GRANT | OPENED]}, "OPEN: 3  every public host, 1m30s left (docs)"),
     ],
 )

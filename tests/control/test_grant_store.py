@@ -257,3 +257,18 @@ def test_a_store_that_was_replaced_is_noticed(tmp_path: Path) -> None:
         store.path.rename(tmp_path / "away")
         with pytest.raises(ConfigError, match="nothing is granted"):
             store.version()
+
+
+def test_a_revoked_grant_that_was_used_up_is_news_once_more(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        store.make(draft(uses=1), NOW)
+        store.make(draft(uses=2), NOW)
+        store.take_use(1, NOW)
+        assert store.used_up() == [1]
+        store.take_news()
+
+        assert store.end(1, End.REVOKED, NOW, "bob")
+
+        (news,) = store.take_news()
+        assert (news.grant.ended, news.ended_by) == (End.REVOKED, "bob")
+        assert store.used_up() == []

@@ -4,6 +4,7 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any, cast
 
+from claude_proxy.control import used_up
 from claude_proxy.server.control_operations import Engine
 from claude_proxy.server.control_server import ControlServer
 from claude_proxy.server.grant_operations import add_to
@@ -19,6 +20,9 @@ class Watch:
     def status(self) -> list[dict[str, Any]]:
         return [{"number": 3}]
 
+    def used_up(self) -> list[dict[str, Any]]:
+        return [{"number": 2}]
+
 
 def test_the_answer_comes_after_the_store_was_read() -> None:
     server, more = ControlServer(), dict[str, Any]()
@@ -27,5 +31,6 @@ def test_the_answer_comes_after_the_store_was_read() -> None:
 
     answer = asyncio.run(cast("Any", server.handlers["grants-changed"](cast("Any", None))))
 
-    assert answer == {"grants": [{"number": 3}], "closed": 2}
+    assert answer == {"grants": [{"number": 3}], used_up.KEY: [{"number": 2}], "closed": 2}
     assert more["grants"]() == [{"number": 3}]
+    assert more[used_up.KEY]() == [{"number": 2}]

@@ -11,7 +11,7 @@ import pytest
 
 from claude_proxy.control import present
 from claude_proxy.control.grant_store import Draft, GrantStore
-from claude_proxy.events import Notice
+from claude_proxy.events import Notice, Phase
 from claude_proxy.policy.grants import SECOND_NS, End, GrantKind, Moment, everything
 from claude_proxy.policy.policy import Policy
 from claude_proxy.proxy.connection import Services
@@ -30,7 +30,15 @@ class Tunnel:
     def __init__(self, *, is_lost: bool) -> None:
         self.is_lost = is_lost
         self.asked = 0
-        self.session = SimpleNamespace(client_info=SimpleNamespace(run=None))
+        self.attempts: dict[int, Any] = {}
+        self.session = SimpleNamespace(
+            client_info=SimpleNamespace(run=None, attempts=self.attempts)
+        )
+
+    def uses(self, grant: int, phase: Phase, *, took_use: bool = True) -> None:
+        event = SimpleNamespace(phase=phase)
+        attempt = SimpleNamespace(grant=grant, took_use=took_use, event=event)
+        self.attempts[len(self.attempts)] = attempt
 
     def withdraw(self) -> bool:
         self.asked += 1
@@ -179,6 +187,27 @@ def test_what_took_the_last_use_is_closed_at_the_first_look_after_its_time(house
 def hours_later() -> Moment:
     now = present.now()
     return replace(now, wall_ns=now.wall_ns + 2 * HOUR_NS, boot_ns=now.boot_ns + 2 * HOUR_NS)
+
+
+def test_a_used_up_grant_is_told_of_as_long_as_something_is_open_by_it(house: House) -> None:
+    number = house.makes(uses=1)
+    assert house.watch.used_up() == []
+    in_loop(house.watch.look)
+    assert house.gate.grants is not None
+    first, second = house.tunnels
+    first.uses(number, Phase.CONNECT)
+    assert house.watch.used_up() == []
+    assert house.gate.grants.take(number)
+    first.uses(number, Phase.REQUEST)
+    second.uses(number, Phase.CONNECT, took_use=False)
+    second.uses(99, Phase.CONNECT)
+
+    (told,) = house.watch.used_up()
+
+    assert (told["number"], told["uses_left"]) == (number, 0)
+    assert (told["open_tunnels"], told["open_requests"]) == (1, 1)
+    first.attempts.clear()
+    assert house.watch.used_up() == []
 
 
 def test_an_open_time_is_told_at_its_begin_and_its_end(house: House) -> None:

@@ -127,7 +127,8 @@ def test_a_refusal_of_a_handler_says_what_where_and_fix(directory: Path) -> None
 
     answer = play(directory, lambda peers: peers.asks("refuse"), refuse=refuse)
 
-    assert answer == {"ok": False, "what": "bad rule", "where": "a.yaml:3", "fix": "correct it"}
+    said = {"what": "bad rule", "where": "a.yaml:3", "fix": "correct it"}
+    assert answer == {"ok": False, **said, "code": ConfigError.exit_code, "problems": []}
 
 
 def test_a_fault_of_a_handler_names_its_type_and_nothing_else(directory: Path) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import field
 from enum import StrEnum
 from heapq import nlargest
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from claude_proxy.audit.recorded_attempts import BEFORE_KEY, PlainRow, RowKey, subject_of
 from claude_proxy.deferred.data_classes import dataclass
@@ -24,12 +24,24 @@ from claude_proxy.policy.recorded_attempt import (
 from claude_proxy.wire.address import Address
 from claude_proxy.wire.authority import Authority
 
+# What became of what the owner was, or should have been, asked about.
+_ASKED: Final = frozenset(
+    {
+        Reason.ASK,
+        Reason.ANSWERED,
+        Reason.NOT_ANSWERED,
+        Reason.OWNER_REFUSED,
+        Reason.TOO_MANY_QUESTIONS,
+    }
+)
+
 
 class Change(StrEnum):
     """How an attempt would be decided differently."""
 
     DENIED = "denied"  # it was allowed, and would be denied
     ALLOWED = "allowed"  # it was denied, and would be allowed
+    ASKED = "asked"  # nobody was asked, and now the owner would be
     OTHER_REASON = "other-reason"  # it was denied, and would be for another reason
 
 
@@ -79,7 +91,7 @@ class Replay:
     not_judged: Counter[str] = field(default_factory=Counter)  # by the reason then
     _runs: dict[str | None, _Run] = field(default_factory=dict)
     _places: dict[str, _Place] = field(default_factory=dict)
-    _addresses: dict[tuple[Authority, Address], Decision] = field(default_factory=dict)
+    _addresses: dict[tuple[Authority, Address, bool], Decision] = field(default_factory=dict)
 
     def judge(self, rows: Iterable[PlainRow]) -> None:
         """Judge all that was recorded."""
@@ -128,7 +140,10 @@ class Replay:
 
     def _place_of(self, row: PlainRow) -> _Place:
         attempt = RowKey._make(row[BEFORE_KEY:]).attempt()
-        return _Place(attempt is None or self.policy.judges_paths(attempt.target))
+        if attempt is None:
+            return _Place(by_path=True)
+        policies = (self.policy, self.policy.as_answered())
+        return _Place(any(policy.judges_paths(attempt.target) for policy in policies))
 
     def _answer(self, key: RowKey) -> _Answer:
         decision = self._decision(key)
@@ -143,16 +158,22 @@ class Replay:
         if attempt is None or key.outcome not in JUDGED_AGAIN:
             return None
         decision = judged_without_address(self.policy, attempt)
-        if not decision.allowed or attempt.address is None:
+        if attempt.address is None or not (decision.allowed or decision.asks):
             return decision
-        place = (attempt.target, attempt.address)
+        target, address = attempt.target, attempt.address
+        place = (target, address, decision.asks)
         found = self._addresses.get(place)
         if found is None:
-            found = self._addresses[place] = judged_address(self.policy, *place, decision)
-        return decision if found.allowed else found
+            found = judged_address(self.policy, target, address, decision)
+            self._addresses[place] = found
+        return decision if found.allowed or found.asks else found
 
 
 def _change_of(key: RowKey, decision: Decision) -> Change | None:
+    if decision.asks:
+        # A grant may be what was answered then.
+        was_asked = key.outcome in _ASKED or (key.is_allowed and key.granted)
+        return None if was_asked else Change.ASKED
     if key.is_allowed:
         return None if decision.allowed else Change.DENIED
     if decision.allowed:

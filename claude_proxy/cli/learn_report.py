@@ -58,7 +58,9 @@ class Report:
 def lines(report: Report) -> Iterator[str]:
     """Yield the report for a person."""
     learned, name = report.learned, harmless(str(report.edited.path))
-    yield f"{_attempts(learned.total)} recorded; {name} allows {learned.covered:,} of them already."
+    asks = f", and asks about {learned.asked:,}" if learned.asked else ""
+    covered = f"{name} allows {learned.covered:,} of them already{asks}."
+    yield f"{_attempts(learned.total)} recorded; {covered}"
     yield from _entries(learned)
     yield from _set_apart(learned)
     yield from _left_out(learned.left_out)
@@ -214,6 +216,7 @@ def json_lines(report: Report) -> Iterator[str]:
         "file": str(report.edited.path),
         "attempts": learned.total,
         "covered": learned.covered,
+        "asked": learned.asked,
         "entries": [_entry_facts(entry) for entry in learned.entries],
         "presets": [_preset_facts(use) for use in learned.presets],
         "left_out": [each._asdict() for each in learned.left_out],

@@ -31,6 +31,7 @@ Examples:
   claude-proxy replay --policy strict --json | jq .denied
 
 What a decision needs and the log does not hold (header fields, bodies, logins) is not judged again.
+What was asked about and would be asked about again is no difference, whatever was answered.
 Exit code: 0 if everything would be decided as it was, 1 if something would not, 2 for an error in
 the policy.
 """
@@ -38,6 +39,7 @@ the policy.
 _CHANGES: Final = {
     Change.DENIED: "would be denied",
     Change.ALLOWED: "would be allowed",
+    Change.ASKED: "would be asked about",
     Change.OTHER_REASON: "would be denied for another reason",
 }
 _NO_RUN: Final = "no run"

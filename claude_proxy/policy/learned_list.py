@@ -125,6 +125,7 @@ class Learned:
 
     total: int = 0
     covered: int = 0  # by the policy as it is
+    asked: int = 0  # about which that policy asks
     entries: list[LearnedEntry] = field(default_factory=list)
     presets: list[PresetUse] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
@@ -180,10 +181,15 @@ class _Learner:
         attempt = seen.attempt
         if attempt is None or seen.reason not in JUDGED_AGAIN:
             self._leave_out(seen, _why_of(seen.reason))
-        elif judged(self._policy, attempt).allowed:
+            return
+        decision = judged(self._policy, attempt)
+        if decision.allowed:
             self._found.covered += seen.times
             self._passed.append(attempt)
-        elif seen.nowhere:
+            return
+        if decision.asks:
+            self._found.asked += seen.times
+        if seen.nowhere:
             self._leave_out(seen, "it led nowhere: there is no such name, or nothing answered")
         elif (why := self._never(seen, attempt)) is not None:
             self._leave_out(seen, why)

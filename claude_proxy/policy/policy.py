@@ -338,6 +338,22 @@ class Policy:
             return decision
         return _restricted_head(decision, restrictions, request)
 
+    def head_without_answer(self, request: Request) -> Decision:
+        """Decide as `decide_head` does; where the owner would be asked, the decision `asks`."""
+        decision = self.decide_head(request)
+        if decision.allowed or not self.ask:
+            return decision
+        return _asked(self.as_answered().decide_head(request), None)
+
+    def address_without_answer(
+        self, target: Authority, address: Address, owner: AddressOwner = AddressOwner.OTHER
+    ) -> Decision:
+        """Decide as `decide_address` does; where the owner would be asked, the decision `asks`."""
+        decision = self.decide_address(target, address, owner)
+        if decision.allowed or not self.ask:
+            return decision
+        return _asked(self.as_answered().decide_address(target, address, owner), None)
+
     def decide_content(self, request: Request, body: bytes) -> Decision:
         """Decide about a request by the rules and by the API restrictions on head and body."""
         decision = self.decide_head(request)

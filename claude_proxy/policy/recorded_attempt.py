@@ -1,7 +1,8 @@
 """Recorded attempts: what the audit log holds of one, and what a policy decides about it again.
 
 One judge: an attempt is judged by the policy, as it was when it was made, as far as it was
-recorded. Header fields, bodies and logins are not recorded, so nothing is said about those. Pure.
+recorded. Header fields, bodies and logins are not recorded, so nothing is said about those. What a
+rule asks about stays a question (`Decision.asks`): nobody answers it here. Pure.
 """
 
 from enum import StrEnum
@@ -69,7 +70,7 @@ class RecordedAttempt(NamedTuple):
 def judged(policy: Policy, attempt: RecordedAttempt) -> Decision:
     """Decide about a recorded attempt, and about the address that its target led to."""
     decision = judged_without_address(policy, attempt)
-    if not decision.allowed or attempt.address is None:
+    if attempt.address is None or not (decision.allowed or decision.asks):
         return decision
     return judged_address(policy, attempt.target, attempt.address, decision)
 
@@ -80,11 +81,16 @@ def judged_without_address(policy: Policy, attempt: RecordedAttempt) -> Decision
     if form is Form.REQUEST:
         return _judged_request(policy, attempt)
     if form is Form.RAW:
-        return policy.decide_raw(target)
+        decision = policy.decide_raw(target)
+        if decision.allowed or not policy.ask:
+            return decision
+        answered = policy.as_answered().decide_raw(target)
+        return policy.decide_tunnel(target) if answered.allowed else answered
     if form is Form.LOOKUP:
         return decide_lookup(policy, target.host).decision
-    decision = policy.decide_connect(target)
-    if form is Form.PASSTHROUGH and decision.allowed and not decision.secure:
+    decision = policy.decide_tunnel(target)
+    opens = decision.allowed or decision.asks
+    if form is Form.PASSTHROUGH and opens and not decision.secure:
         return denied(Reason.SCHEME_NOT_ALLOWED)
     return decision
 
@@ -95,16 +101,20 @@ def judged_address(
     """Decide whether a target may lead to an address; else return the denial."""
     here = kind_of(address) in _ON_THIS_MACHINE
     owner = AddressOwner.THIS_MACHINE if here else AddressOwner.OTHER
-    found = policy.decide_address(target, address, owner)
-    return decision if found.allowed else found
+    if decision.asks:
+        found = policy.address_without_answer(target, address, owner)
+    else:
+        found = policy.decide_address(target, address, owner)
+    return decision if found.allowed or found.asks else found
 
 
 def _judged_request(policy: Policy, attempt: RecordedAttempt) -> Decision:
     scheme, target = attempt.scheme, attempt.target
     request = Request(scheme, target, target, attempt.method, attempt.path, query=attempt.query)
-    decision = policy.decide_head(request)
-    if decision.allowed or scheme is not Scheme.HTTPS:
+    decision = policy.head_without_answer(request)
+    if decision.allowed or decision.asks or scheme is not Scheme.HTTPS:
         return decision
     # Where bytes of any protocol pass, nobody sees the requests.
-    tunnel = policy.decide_connect(target)
-    return tunnel if tunnel.allowed and tunnel.raw and tunnel.secure else decision
+    tunnel = policy.decide_tunnel(target)
+    opens = tunnel.allowed or tunnel.asks
+    return tunnel if opens and tunnel.raw and tunnel.secure else decision

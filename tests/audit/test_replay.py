@@ -82,6 +82,47 @@ def test_what_would_change_is_told(recorded: PlainRow, change: Change | None) ->
     assert counts(replay) == ({} if change is None else {change: 3})
 
 
+ASKING = loader.load(
+    """\
+allow:
+  - {host: a.example.com, ask: true}
+  - {host: b.example.com, ask: true, paths: [/v1/*]}
+deny:
+  - {host: a.example.com, paths: [/secret/**]}
+""",
+    name="asking.yaml",
+)
+
+
+@pytest.mark.parametrize(
+    ("recorded", "change"),
+    [
+        *(
+            (row(allowed=False, reason=reason), None)
+            for reason in ("ask", "not-answered", "owner-refused", "too-many-questions")
+        ),
+        (row(reason="answered"), None),
+        (row(reason="ask", path="", method="CONNECT"), None),
+        (row("b.example.com", "/v2/x", reason="answered"), Change.DENIED),
+        (row("b.example.com", "/v1/x", reason="answered"), None),
+        (row("b.example.com", "/v1/x"), Change.ASKED),
+        (row(), Change.ASKED),
+        ((*row()[:-1], True), None),
+        (row(allowed=False), Change.ASKED),
+        (row(path="/secret/x", allowed=False, reason="deny-rule"), None),
+        (row(path="/secret/x", allowed=False, reason="not-answered"), Change.OTHER_REASON),
+        (row(reason="answered", upstream="10.1.2.3:443"), Change.DENIED),
+    ],
+)
+def test_what_would_be_asked_about_again_is_no_change(
+    recorded: PlainRow, change: Change | None
+) -> None:
+    replay = Replay(ASKING)
+    replay.judge([row("b.example.com", "/v1/other", reason="answered"), recorded])
+
+    assert counts(replay) == ({} if change is None else {change: 1})
+
+
 @pytest.mark.parametrize("reason", ["host-mismatch", "foreign-credential", "client-not-allowed"])
 def test_what_was_decided_by_something_unrecorded_is_not_judged_again(reason: str) -> None:
     replay = replayed(row(allowed=False, reason=reason))

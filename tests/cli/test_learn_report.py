@@ -5,6 +5,7 @@ from pathlib import Path
 
 from claude_proxy.cli.learn_report import Report, json_lines, lines
 from claude_proxy.cli.list_edit import EditedList
+from claude_proxy.config.allowlist import loader
 from claude_proxy.policy.learned_list import Choice, Learned, Seen, learn
 from claude_proxy.policy.policy import Policy
 from claude_proxy.policy.recorded_attempt import Form, RecordedAttempt
@@ -52,6 +53,15 @@ def test_what_only_a_grant_or_an_answer_allowed_is_marked() -> None:
 
     assert "      2 attempts of these allowed by a grant or an answer, not by the list" in said
     assert '"granted": 2' in "\n".join(json_lines(found))
+
+
+def test_what_the_list_asks_about_is_counted_and_not_called_allowed() -> None:
+    policy = loader.load("allow: [{host: a.example, ask: true}]", name="x")
+    found = learn([seen("a.example:443", "/x")], policy, {}, Choice())
+    shown = Report(found, LIST, "allow: []\n", "allow: []\n", applied=False, backup=None)
+
+    assert next(lines(shown)).endswith("allows 0 of them already, and asks about 2.")
+    assert [str(entry.rule.pattern) for entry in found.written] == ["a.example"]
 
 
 def test_what_is_not_written_says_how_it_would_be() -> None:

@@ -98,6 +98,22 @@ def test_a_revoked_grant_closes_its_tunnels(
     assert all_statuses(granting, "denied.test") == {403}
 
 
+def test_a_request_that_took_the_last_use_is_listed_and_can_be_revoked(
+    granting: Proxy, tmp_path: Path
+) -> None:
+    command(granting, tmp_path, "allow", "denied.test", "--uses", "1")
+    with granting.tunnel("denied.test:443") as gone:
+        gone.send(b"GET /ticking HTTP/1.1\r\nHost: denied.test\r\n\r\n")
+        gone.read_line()
+
+        assert "used up; 1 request open" in command(granting, tmp_path, "grants")
+        said = command(granting, tmp_path, "revoke", "--all")
+
+        gone.read_rest()
+    assert "1 open tunnel closed" in said
+    assert command(granting, tmp_path, "grants") == ""
+
+
 def test_one_use_is_one_request_of_many_at_once_in_two_proxies(
     granting: Proxy, start_proxy: StartProxy, internet: Internet, tmp_path: Path
 ) -> None:

@@ -21,7 +21,14 @@ from claude_proxy.config.settings import RunIdentity
 from claude_proxy.errors import ClaudeProxyError
 from claude_proxy.events import Notice
 from claude_proxy.sandbox import netns, own_proxy, run_network, run_record
-from claude_proxy.sandbox.container import enter, keeper_link, removal, untold, ways_in
+from claude_proxy.sandbox.container import (
+    enter,
+    keeper_link,
+    process_state,
+    removal,
+    untold,
+    ways_in,
+)
 from claude_proxy.sandbox.container.enter import HookCall
 from claude_proxy.sandbox.container.keeper_link import LauncherLink
 from claude_proxy.sandbox.container.keeper_task import KeeperTask
@@ -333,9 +340,21 @@ class Keeper:
         said = self._launcher.hear()
         if said is not None and said["order"] == "leave":
             self._launcher.drop()
+        elif said is not None and said["order"] == "exit" and self._goes_on():
+            self._launcher.say(
+                f"warning: {self._task.engine.kind} has lost the container, which runs on, with "
+                f"its proxy; to end it: claude-proxy container rm --force {self._task.name}"
+            )
+            self._launcher.tell("ended")
+            self._launcher.drop()
         elif said is not None:
             self._exit_code, self._is_over = int(said["code"]), True
             self._is_failed = said["order"] == "failed"
+
+    def _goes_on(self) -> bool:
+        """Tell whether CMD runs although the engine's call has ended, as without its conmon."""
+        is_entered = self._task.way is None and self._task.removed is None
+        return is_entered and self._pid > 0 and not process_state.has_ended(self._pid)
 
     def _serve_order(self) -> None:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):

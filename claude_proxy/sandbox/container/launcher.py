@@ -21,8 +21,10 @@ from claude_proxy.sandbox.container import (
     enter,
     first_process,
     keeper_link,
+    missing_programs,
     name_lock,
     next_image,
+    process_state,
     project_plan,
     removal,
     store,
@@ -343,7 +345,7 @@ def _start_again(
 ) -> int:
     spec = replace(spec, way=stored.way)
     state = None if engine.inspect(stored.name) is None else ours(engine, stored)
-    if state is None or state.status is not ContainerStatus.RUNNING:
+    if state is None or not process_state.is_running(state, engine.kind):
         # Made again: its root is read-only, so nothing of it is lost, and what the project has by
         # now, and the policy says by now, is protected and passed in as for a new one.
         image = next_image.of(spec.run.settings.statedir, stored.name)
@@ -415,7 +417,7 @@ def _replace_older(prepared: Prepared, say: Reporter) -> bool:
     state = engine.inspect(spec.name)
     if state is None:
         return True
-    if state.status is ContainerStatus.RUNNING:
+    if process_state.is_running(state, engine.kind):
         raise ClaudeProxyError(
             f'the container "{spec.name}" runs already',
             where=f"--name {spec.name}",
@@ -568,10 +570,7 @@ def _start(
                 _leave_name(spec)
                 if spec.run.sandbox.has_proxy and not detached:
                     run_reports.load()  # while CMD runs
-                code = attached.wait(
-                    lambda: _has_run(engine, stored),
-                    lambda number: _end_deaf(engine, stored, number, say),
-                )
+                code = _wait(attached, prepared, stored, say, call)
             except ClaudeProxyError as error:
                 keeper.fail(error.exit_code, say)
                 raise NotStartedError(error) from error
@@ -617,6 +616,22 @@ def _end_deaf(engine: Engine, stored: StoredContainer, number: int, say: Reporte
             )
             return True
     return False
+
+
+def _wait(
+    attached: Attached, prepared: Prepared, stored: StoredContainer, say: Reporter, call: _Call
+) -> int:
+    """Wait for the end of CMD, or of the engine's call if CMD is in the background."""
+    spec, engine = prepared.spec, prepared.engine
+    code = attached.wait(
+        lambda: _has_run(engine, stored),
+        lambda number: _end_deaf(engine, stored, number, say),
+    )
+    if spec.terminal and not call.detached and "--init" in call.words:
+        error = missing_programs.said_by_init(engine, spec.name, code)
+        if error is not None:
+            raise error
+    return code
 
 
 def _has_run(engine: Engine, stored: StoredContainer) -> bool | None:

@@ -9,7 +9,8 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
-from claude_proxy.cli import grant_making, list_edit
+from claude_proxy.cli import grant_making, grant_openings, list_edit
+from claude_proxy.cli.grant_making import Scope
 from claude_proxy.cli.list_edit import EditedList
 from claude_proxy.config.allowlist import loader
 from claude_proxy.config.allowlist.edit import Entry, PresetEntry
@@ -66,8 +67,11 @@ def grant(
     scope = grant_making.scope_of(statedir, run_name, project)
     if dry_run:
         for each in rules:
+            _say_what_opens(scope, each)
             click.echo(f"Would grant {harmless(', '.join(map(shown, each)))}; nothing was written.")
         return 0
+    for each in rules:
+        _say_what_opens(scope, each)  # before it does
     made = [
         grant_making.make(scope, each, lasts_ns=lasts_ns, uses=uses, reason=reason)
         for each in rules
@@ -79,6 +83,12 @@ def grant(
     listed = " ".join(str(one.number) for one in made)
     click.echo(f"End it sooner with: claude-proxy revoke {listed}")
     return code
+
+
+def _say_what_opens(scope: Scope, rules: Sequence[Rule]) -> None:
+    concerned = filter(grant_making.is_concerned(scope), scope.proxies)
+    for line in grant_openings.lines_for_proxies(concerned, rules):
+        click.echo(line)
 
 
 def _rules_of(entry: Entry, edited: EditedList) -> tuple[Rule, ...]:

@@ -227,7 +227,8 @@ def _typed(asked: Asked, streams: QuestionStreams, done: _Shown) -> str | None:
 
 
 def _shown(asked: Asked) -> Iterator[str]:
-    return lines_of(asked.facts, asked.proxy.name, _presets_for(asked))
+    opened = _opened_by(asked)
+    return lines_of(asked.facts, asked.proxy.name, _presets_for(asked), opened)
 
 
 def _say(*lines: str) -> None:
@@ -299,6 +300,13 @@ def _allow_always(asked: Asked) -> None:
         raise AnswerError(f"the entry was not written: {text}", fix="answer for a time")
     _say(text)
     asked.proxy.ask_workers("reload", patience_s=_RELOAD_S)
+
+
+def _opened_by(asked: Asked) -> list[str]:
+    """Return what an answer that lasts would open."""
+    from claude_proxy.cli.grant_openings import lines_of_question  # noqa: PLC0415 - compares
+
+    return lines_of_question(asked.proxy, asked.facts)
 
 
 def _presets_for(asked: Asked) -> list[str]:

@@ -4,7 +4,7 @@ A text of a client cannot leave its line, nor push others off the screen: it is 
 and its runs of spaces are one. Pure.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from claude_proxy.audit.escape import escape_text
@@ -89,8 +89,10 @@ def said_of(reply: Reply) -> str:
     return f"{'Allowed' if reply.allows else 'Denied'}: {reply}"
 
 
-def lines_of(question: Mapping[str, Any], proxy: str, presets: list[str]) -> Iterator[str]:
-    """Yield the lines that show a question."""
+def lines_of(
+    question: Mapping[str, Any], proxy: str, presets: list[str], opened: Sequence[str] = ()
+) -> Iterator[str]:
+    """Yield the lines that show a question; `opened` says what an answer that lasts would add."""
     what = f"{question['method']} {_url(question)}"
     run = question["run"]
     whose = f"run {run}" if run else "a client"
@@ -112,6 +114,8 @@ def lines_of(question: Mapping[str, Any], proxy: str, presets: list[str]) -> Ite
     else:
         scope = f"for run {run}" if run else "for every proxy of yours"
         yield _line("would open", f"{opens}, {scope}")
+    for at, line in enumerate(opened):
+        yield _line("" if at else "difference", line)
     for each in question["earlier"]:
         yield _line("earlier", f"{each['answer']} to {each['what']}, {_ago(each['ago_s'])} ago")
 

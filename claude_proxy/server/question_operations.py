@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from claude_proxy.control import stored_rules
 from claude_proxy.control.answers import (
     AnswerError,
     facts_of_question,
@@ -122,6 +123,7 @@ def _shown(
         "asked_s": round(now - question.asked_at, 1),
         "left_s": round(max(left_s, 0.0), 1),
         "opens": None if opens is None else shown_rule(opens),
+        "opens_rules": None if opens is None else json.loads(stored_rules.encode([opens])),
         "allow": None if opens is None else allow_arguments(opens, facts.subject, options),
         "earlier": [
             {"answer": each.words, "what": str(each.subject), "ago_s": round(now - each.at, 1)}

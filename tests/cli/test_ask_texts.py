@@ -80,6 +80,15 @@ def test_what_else_waits_for_the_answer_is_shown_and_the_rest_counted() -> None:
     ]
 
 
+def test_what_an_answer_would_open_is_said_by_line() -> None:
+    lines = list(lines_of(QUESTION, "web", [], ["opens:", "  GET of every path on https://a.test"]))
+
+    assert lines[6:8] == [
+        "  difference  opens:",
+        "                GET of every path on https://a.test",
+    ]
+
+
 def test_one_request_is_not_said_to_be_several() -> None:
     assert said_of(Reply(Verdict.TIMES, times=1)) == "Allowed: 1 time"
     assert said_of(Reply(Verdict.TIMES, times=2)) == "Allowed: 2 times"

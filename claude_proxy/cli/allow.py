@@ -88,7 +88,7 @@ Examples:
 @grant_options.for_option("Allow it for this long, such as 10m, 1h or 2d, on what runs.")
 @click.option(
     "--uses",
-    type=click.IntRange(min=1),
+    type=click.IntRange(min=1, max=grant_options.MOST_USES),
     metavar="COUNT",
     help="Allow this many requests, on what runs.",
 )

@@ -18,6 +18,7 @@ _UNITS_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 _DURATION: Final = re.compile(r"(?:([0-9]{1,9})([smhdw]))+", re.ASCII)
 _PART: Final = re.compile(r"([0-9]+)([smhdw])", re.ASCII)
 _LONGEST_S: Final = 30 * 86_400
+MOST_USES: Final = 1_000_000  # of one grant, as of one answer to a question
 _REASON_BOUND: Final = 200
 _ESCAPED_BYTES: Final = 0xDC00  # plus the byte, as Python passes on what it cannot decode
 

@@ -34,6 +34,7 @@ _VERSION = 1
 _BUSY_S = 2.0
 _KEPT = 500  # of those that have ended
 MOST = 1000  # grants that may be in force
+_HIGHEST = 2**63 - 1  # number that SQLite can give
 _SEEN_EVERY_NS = 60 * 1_000_000_000
 
 _SCHEMA = """
@@ -169,6 +170,8 @@ class GrantStore:
 
     def get(self, number: int) -> Grant | None:
         """Return a grant, also one that has ended; None if there is none that can be read."""
+        if number > _HIGHEST:
+            return None
         with _explained(self.path):
             row = self._connection.execute(
                 f"SELECT {_COLUMNS} FROM grant_ WHERE number = ?",  # noqa: S608 - constants

@@ -27,7 +27,7 @@ class MakeGrants:
                 "this was not asked by a run",
                 fix="allow it for a time, for a number of uses, or always",
             )
-        lasts_ns = None if reply.seconds is None else round(reply.seconds * SECOND_NS)
+        lasts_ns = None if reply.seconds is None else max(1, round(reply.seconds * SECOND_NS))
         reason = f"answer to: {subject}"
         draft = Draft((rule,), by, reason, run=run, lasts_ns=lasts_ns, uses=reply.times)
         store = GrantStore.open(self._settings.statedir, make=True)

@@ -55,3 +55,12 @@ def test_a_preset_is_granted_if_it_only_allows(say: Say) -> None:
     code, _, err = say("allow", "--preset", "no-such-preset", "--for", "1h")
     assert code == 2
     assert "no-such-preset" in err
+
+
+@pytest.mark.parametrize("uses", ["0", "1000001", "1" + "0" * 30])
+def test_a_grant_is_for_a_number_of_uses_that_can_be_counted(say: Say, uses: str) -> None:
+    code, _, err = say("allow", "a.test", "--uses", uses)
+
+    assert code == 2
+    assert "1<=x<=1000000" in err
+    assert say("grants")[1] == ""

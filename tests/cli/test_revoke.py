@@ -54,3 +54,10 @@ def test_numbers_are_completed(three: Say, tmp_path: Path) -> None:
     found = numbers.shell_complete(context, "")
 
     assert [item.value for item in found] == ["1", "3"]
+
+
+def test_a_number_that_no_grant_can_have_is_not_in_force(three: Say) -> None:
+    code, _, err = three("revoke", "1" + "0" * 30)
+
+    assert code == 1
+    assert "in force" in err

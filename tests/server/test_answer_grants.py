@@ -8,7 +8,7 @@ from claude_proxy.config.settings import Settings
 from claude_proxy.control import present
 from claude_proxy.control.answers import AnswerError, Reply, Verdict
 from claude_proxy.control.grant_store import GrantStore
-from claude_proxy.policy.grants import SECOND_NS
+from claude_proxy.policy.grants import SECOND_NS, End
 from claude_proxy.policy.questions import Access, Subject
 from claude_proxy.policy.request import Scheme
 from claude_proxy.server.answer_grants import MakeGrants
@@ -58,3 +58,19 @@ def test_what_no_run_asked_is_not_for_a_run(tmp_path: Path) -> None:
             "me",
         )
     assert told == []
+
+
+def test_the_shortest_time_is_a_grant_that_ends_at_once(tmp_path: Path) -> None:
+    make, _ = makers(tmp_path)
+
+    make(
+        Subject(None, Scheme.HTTPS, TARGET, Access.READ),
+        rule("a.test"),
+        Reply(Verdict.FOR, seconds=1e-12),
+        "me",
+    )
+
+    store = GrantStore.open(tmp_path / "state")
+    assert store is not None
+    with store:
+        assert [grant.end(present.now()) for grant in store.standing(present.now())] == [End.TIME]

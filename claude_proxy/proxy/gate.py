@@ -47,6 +47,7 @@ from claude_proxy.policy.decision import (
 from claude_proxy.policy.grants import number_of
 from claude_proxy.policy.lookups import LookupDecision, decide_lookup
 from claude_proxy.policy.policy import AddressOwner, Policy
+from claude_proxy.policy.questions import Access, Facts
 from claude_proxy.policy.reason import Reason
 from claude_proxy.policy.request import Request
 from claude_proxy.policy.rules import Tls
@@ -722,6 +723,22 @@ class Gate:
         return self._recorded(
             client_info, Verdict(decision), phase, target, scheme=scheme, method=method, path=path
         )
+
+    def left_unanswered(self, client_info: ClientInfo, facts: Facts, path: str, why: str) -> None:
+        """Record that an attempt ended, for `why`, before the owner had answered: a denial."""
+        decision = _decided(lambda: denied(Reason.NOT_ANSWERED, facts.asking))
+        subject = facts.subject
+        is_tunnel = subject.access is Access.TUNNEL
+        attempt = self._recorded(
+            client_info,
+            Verdict(decision),
+            Phase.CONNECT if is_tunnel else Phase.REQUEST,
+            subject.target,
+            scheme="" if is_tunnel else subject.scheme.value,
+            method=facts.method,
+            path=path,
+        )
+        self.end(attempt, why)
 
     def refuse_first_bytes(
         self, client_info: ClientInfo, attempt: Attempt, reason: Reason, target: Authority

@@ -20,7 +20,7 @@ from claude_proxy.policy.request import Scheme
 from claude_proxy.proxy.dialer import DialError
 from claude_proxy.proxy.inspection.base import ResponseCutOff
 from claude_proxy.proxy.layers.admission import takes_long
-from claude_proxy.proxy.layers.asking import AnswerCame, AwaitAnswer
+from claude_proxy.proxy.layers.asking import AnswerCame, AwaitAnswer, ended_unanswered
 from claude_proxy.proxy.layers.connection_records import can_read
 from claude_proxy.proxy.layers.http1_exchange import Exchange
 from claude_proxy.proxy.layers.http1_response_writer import Response, emit_bodiless
@@ -671,7 +671,7 @@ class Http1Lane(layer.Layer):
     def _client_closed(self) -> None:
         exchange = self._exchange
         if self.context.client.state is ConnectionState.CLOSED:
-            self._asked = None
+            self._leave(self._session.loss)
             if self._state is not State.CLOSED:
                 self._move(Step.CLOSE)
             if exchange is not None:
@@ -690,6 +690,7 @@ class Http1Lane(layer.Layer):
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             self._session.gate.end(exchange.attempt, reason)
+        self._leave(reason or self._session.loss)
         if self._upstream is not None:
             self._forget(self._upstream)
         self._close_client()
@@ -702,8 +703,14 @@ class Http1Lane(layer.Layer):
         self._heads.clear()
         self._out.extend(upstream.close())
 
+    def _leave(self, why: str) -> None:
+        """Record the end of a request that waits for the owner's answer, if there is one."""
+        asked, self._asked = self._asked, None
+        if asked is not None:
+            ended_unanswered(self._session, asked[0], why)
+
     def _close_client(self) -> None:
-        self._asked = None
+        self._leave(self._session.loss)
         if self._state is not State.CLOSED:
             self._move(Step.CLOSE)
             self._out.close_client()

@@ -28,7 +28,7 @@ from claude_proxy.policy.questions import Facts
 from claude_proxy.policy.reason import Reason
 from claude_proxy.proxy.gate import Attempt
 from claude_proxy.proxy.layers.admission import Denied, admit
-from claude_proxy.proxy.layers.asking import AnswerCame, AwaitAnswer, StopAwaiting
+from claude_proxy.proxy.layers.asking import AnswerCame, AwaitAnswer, StopAwaiting, ended_unanswered
 from claude_proxy.proxy.layers.http2_asked import AskedStream
 from claude_proxy.proxy.layers.http2_connection import GoAway, Http2Connection
 from claude_proxy.proxy.layers.http2_exchange import Http2Exchange, answer
@@ -114,6 +114,7 @@ class Http2Lane(layer.Layer):
             self._over = True
             for exchange in list(self._exchanges.values()):
                 self.session.gate.end(exchange.attempt, Reason.INTERNAL_ERROR.value)
+            self._leave(Reason.INTERNAL_ERROR.value)
             raise
         out, self._out = self._out, []
         return out
@@ -353,6 +354,7 @@ class Http2Lane(layer.Layer):
         if isinstance(event, StreamReset):
             del self._asked[asked.number]
             self._out.append(StopAwaiting(asked.awaited))
+            ended_unanswered(self.session, asked.awaited, _BROKEN_OFF)
         else:
             asked.keep(event)
 
@@ -465,7 +467,14 @@ class Http2Lane(layer.Layer):
         """End all streams without a response, and the connection."""
         for exchange in list(self._exchanges.values()):
             exchange.break_off(outcome)
+        self._leave(outcome)
         self._close(code)
+
+    def _leave(self, why: str) -> None:
+        """Record the end of all requests that wait for the owner's answer."""
+        while self._asked:
+            _, asked = self._asked.popitem()
+            ended_unanswered(self.session, asked.awaited, why)
 
     def _close(self, code: ErrorCodes | int) -> None:
         self._over = True

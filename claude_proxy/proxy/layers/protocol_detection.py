@@ -17,7 +17,7 @@ from claude_proxy.policy.reason import Reason
 from claude_proxy.policy.request import Scheme
 from claude_proxy.proxy.dialer import Dialer
 from claude_proxy.proxy.gate import Attempt, ClientInfo
-from claude_proxy.proxy.layers.asking import AnswerCame, AwaitAnswer
+from claude_proxy.proxy.layers.asking import AnswerCame, AwaitAnswer, ended_unanswered
 from claude_proxy.proxy.layers.client_auth import head_admits, proof_admits
 from claude_proxy.proxy.layers.http1_proxy import proxy_lane
 from claude_proxy.proxy.layers.session import (
@@ -96,6 +96,7 @@ class ProtocolDetection(layer.Layer):
         elif isinstance(event, events.ConnectionClosed):
             if self.context.client.state is ConnectionState.CLOSED:
                 self._is_over = True
+                self._leave()
             else:
                 yield from self._close()
         elif isinstance(event, (TimedOut, RuleRevoked)):
@@ -299,8 +300,15 @@ class ProtocolDetection(layer.Layer):
             yield commands.SendData(self.context.client, refusal.http1(close=True))
         yield from self._close()
 
+    def _leave(self) -> None:
+        """Record the end of a tunnel that waits for the owner's answer, if there is one."""
+        awaited, self._awaited = self._awaited, None
+        if awaited is not None:
+            ended_unanswered(self._session, awaited[0], self._session.loss)
+
     def _close(self) -> Commands:
         self._is_over = True
+        self._leave()
         yield commands.CloseConnection(self.context.client)
 
 

@@ -14,7 +14,7 @@ from claude_proxy.policy.questions import Facts, subject_of_tunnel
 from claude_proxy.policy.reason import Reason
 from claude_proxy.proxy.dialer import Dialer, DialError, Failure
 from claude_proxy.proxy.gate import Attempt
-from claude_proxy.proxy.layers.asking import AnswerCame, AwaitAnswer
+from claude_proxy.proxy.layers.asking import AnswerCame, AwaitAnswer, ended_unanswered
 from claude_proxy.proxy.layers.client_auth import login_admits
 from claude_proxy.proxy.layers.session import (
     Commands,
@@ -296,6 +296,9 @@ class Socks5Layer(layer.Layer):
 
     def _close(self) -> Commands:
         self._is_over = True
+        awaited, self._awaited = self._awaited, None
+        if awaited is not None:
+            ended_unanswered(self._session, awaited[0], self._session.loss)
         self._in.clear()
         if self._server is not None:
             yield commands.CloseConnection(self._server)

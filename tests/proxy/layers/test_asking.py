@@ -216,7 +216,82 @@ def test_an_answer_for_another_wait_changes_nothing(forward: PlayForward, gate: 
     assert stage.upstreams == []
 
 
+def left(ledger: Ledger) -> list[tuple[str, str, str, str, str, str | None]]:
+    """Return what was denied as nobody waited any more, and how it ended."""
+    ends = {outcome.decision: outcome.error for outcome in ledger.outcomes}
+    return [
+        (each.phase.value, each.scheme, each.target, each.method, each.path, ends[each.id])
+        for each in ledger.decisions
+        if each.reason == "not-answered" and not each.allowed
+    ]
+
+
+def test_a_request_whose_client_leaves_while_it_waits_is_recorded(
+    forward: PlayForward, gate: Gate, ledger: Ledger
+) -> None:
+    stage = forward(gate=gate)
+    stage.says(GET)
+
+    stage.client_goes()
+    stage.owner_says(Answer.YES)
+
+    row = ("request", "http", "new.example:80", "GET", "/p", "client-closed")
+    assert left(ledger) == [row]
+    assert len(ledger.decisions) == 1
+
+
+def test_of_a_request_that_was_answered_nothing_more_is_recorded(
+    forward: PlayForward, gate: Gate, ledger: Ledger
+) -> None:
+    stage = forward(gate=gate)
+    stage.says(GET)
+    stage.owner_says(Answer.NONE)
+
+    stage.client_goes()
+
+    assert ledger.reasons == ["not-answered"]
+
+
+@pytest.mark.parametrize(
+    ("query", "shown"),
+    [
+        (b"?service=git-receive-pack", "/r/info/refs?service=git-receive-pack"),
+        (b"?service=git-receive-pack&token=x", "/r/info/refs?service=git-receive-pack"),
+        (b"?token=x", "/r/info/refs"),
+    ],
+)
+def test_the_query_of_a_request_whose_client_leaves_is_no_part_of_the_record(
+    forward: PlayForward, gate: Gate, ledger: Ledger, query: bytes, shown: str
+) -> None:
+    stage = forward(gate=gate)
+    head = b"GET http://new.example/r/info/refs%b HTTP/1.1\r\nHost: new.example\r\n\r\n" % query
+    stage.says(head)
+
+    stage.client_goes()
+
+    assert [each.path for each in ledger.decisions] == [shown]
+
+
 # --- HTTP/2
+
+
+def test_streams_whose_client_resets_them_or_leaves_are_recorded(
+    http2_world: Http2World, gate: Gate, ledger: Ledger
+) -> None:
+    stage = http2_world.play("new.example", gate=gate)
+    client = Http2Client(stage)
+    one = client.get(path="/one?q=1", host="new.example")
+    client.ask(*pseudo("POST", "/two", "new.example"), body=b"body")
+
+    client.h2.reset_stream(one)
+    client.pump()
+    stage.client_goes()
+
+    place = ("request", "https", "new.example:443")
+    assert left(ledger) == [
+        (*place, "GET", "/one", "stream-broken-off"),
+        (*place, "POST", "/two", "client-closed"),
+    ]
 
 
 def test_a_stream_waits_by_itself(http2_world: Http2World, gate: Gate) -> None:
@@ -301,6 +376,41 @@ def test_a_tunnel_whose_wait_is_lost_is_denied(front: PlayFront, gate: Gate) -> 
     stage.says(connect("tcp.example:22"))
 
     assert reason_of(stage.expires()) == "not-answered"
+
+
+@pytest.mark.parametrize(
+    ("before", "asks", "method"),
+    [
+        (b"", connect("tcp.example:22"), "CONNECT"),
+        (GREETING, socks(b"tcp.example", 22), "SOCKS"),
+    ],
+)
+def test_a_tunnel_whose_client_leaves_while_it_waits_is_recorded(
+    front: PlayFront, gate: Gate, ledger: Ledger, before: bytes, asks: bytes, method: str
+) -> None:
+    stage = front(gate)
+    if before:
+        stage.says(before)
+    stage.says(asks)
+
+    stage.client_goes()
+
+    assert left(ledger) == [("connect", "", "tcp.example:22", method, "", "client-closed")]
+
+
+def test_a_request_in_a_tunnel_whose_client_leaves_is_recorded(
+    front: PlayFront, gate: Gate, ledger: Ledger, authority: CertificateAuthority
+) -> None:
+    stage = front(gate)
+    stage.says(connect("new.example:443"))
+    client = TlsClient(stage, client_context(authority), "new.example")
+    client.pump()
+    client.says(b"GET /p?q=1 HTTP/1.1\r\nHost: new.example\r\n\r\n")
+
+    stage.client_goes()
+
+    row = ("request", "https", "new.example:443", "GET", "/p", "client-closed")
+    assert left(ledger) == [row]
 
 
 def test_over_socks_a_tunnel_to_judged_requests_is_open_without_a_dial(

@@ -52,6 +52,7 @@ class Facts:
     asking: Rule | None  # the rule that has the owner asked
     size: int = 0  # bytes that are kept while it waits
     agent: str = ""  # what the client calls itself
+    websocket: bool = False  # it asks for a channel for both ways
 
     def short(self) -> "Facts":
         """Return what is worth keeping: the path is of any length."""
@@ -63,7 +64,8 @@ class Facts:
     @property
     def what(self) -> str:
         """The attempt in one line, unescaped."""
-        return f"{self.method} {self.subject.scheme}://{self.subject.target}{self.path}"
+        both_ways = " (WebSocket)" if self.websocket else ""
+        return f"{self.method} {self.subject.scheme}://{self.subject.target}{self.path}{both_ways}"
 
     @property
     def what_without_query(self) -> str:
@@ -74,9 +76,14 @@ class Facts:
 def subject_of_request(run: str | None, request: Request) -> Subject:
     """Return what is asked about a request."""
     begins_push = bool(request.query) and push_path(request.path, request.query) is not None
-    reads = request.method in READING and not begins_push
+    reads = request.method in READING and not begins_push and not opens_websocket(request)
     access = Access.READ if reads else Access.WRITE
     return Subject(run, request.scheme, request.target, access)
+
+
+def opens_websocket(request: Request) -> bool:
+    """Return whether a request asks for a channel for both ways (RFC 6455 section 4.1)."""
+    return any(name.lower() == b"upgrade" for name, _ in request.fields)
 
 
 def subject_of_tunnel(run: str | None, target: Authority, decision: Decision) -> Subject:

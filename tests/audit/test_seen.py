@@ -47,3 +47,9 @@ def test_what_was_denied_was_not_granted() -> None:
     (found,) = seen_in([(1, 7, 1, "one", *ROW[:7], "foreign-credential", None, 1)])
 
     assert (found.allowed, found.granted, found.listed) == (False, False, False)
+
+
+def test_what_the_owner_refused_is_left_out() -> None:
+    refused = (*ROW[:5], 0, "owner-refused", *ROW[7:])
+
+    assert list(seen_in([(1, 7, 1, "one", *refused)])) == []

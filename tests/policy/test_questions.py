@@ -54,6 +54,14 @@ def test_the_beginning_of_a_push_writes() -> None:
     assert subject_of_request(None, begins).access is Access.WRITE
 
 
+def test_a_websocket_writes_and_says_so() -> None:
+    opens = replace(request("a.test"), fields=((b"Upgrade", b"websocket"),))
+    subject = subject_of_request("r", opens)
+
+    assert subject.access is Access.WRITE
+    assert Facts(subject, "GET", "/", "", None, websocket=True).what.endswith("/ (WebSocket)")
+
+
 def test_a_tunnel_is_asked_about_as_what_is_inside() -> None:
     policy = Policy(ask=(rule("a.test", scheme=RawScheme.TCP, ports=(22,)),))
     raw = subject_of_tunnel("r", at("a.test:22"), policy.decide_tunnel(at("a.test:22")))

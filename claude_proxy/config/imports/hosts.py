@@ -101,6 +101,9 @@ class _Converter:
                 raise PatternError(f"{quoted(name)} is no name of /etc/hosts", _FIX)
             if kind_of(address) in _NULL or self._deny:
                 self._add_denied(pattern, line.source)
+            elif kind_of(address) is AddressKind.METADATA:
+                what = f"{address} is the metadata service of a cloud machine, which gives away its"
+                raise PatternError(f"{what} credentials", "leave it out")
             else:
                 private = kind_of(address) is not AddressKind.PUBLIC
                 self._add_allowed(pattern, line.source, address=address if private else None)

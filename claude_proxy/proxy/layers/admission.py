@@ -10,7 +10,7 @@ from claude_proxy.policy.answer import Answer
 from claude_proxy.policy.decision import Decision
 from claude_proxy.policy.git_push import PUSH_QUERY, push_path
 from claude_proxy.policy.policy import Policy
-from claude_proxy.policy.questions import Facts, subject_of_request
+from claude_proxy.policy.questions import Facts, opens_websocket, subject_of_request
 from claude_proxy.policy.request import RawField, Request, Scheme
 from claude_proxy.policy.rules import OVERRIDE_HEADERS
 from claude_proxy.proxy.dialer import DialError
@@ -158,7 +158,16 @@ def _question_about(
 ) -> Facts:
     subject = subject_of_request(session.client_info.run, request)
     size = len(origin_target) + sum(len(name) + len(value) for name, value in request.fields)
-    return Facts(subject, request.method, origin_target, "", decision.rule, size, _agent(request))
+    return Facts(
+        subject,
+        request.method,
+        origin_target,
+        "",
+        decision.rule,
+        size,
+        _agent(request),
+        websocket=opens_websocket(request),
+    )
 
 
 def _agent(request: Request) -> str:

@@ -48,6 +48,13 @@ def test_a_name_with_a_private_address_may_have_it() -> None:
     assert "- www.a.com\n" in draft.text()
 
 
+def test_no_name_gets_the_address_of_a_metadata_service() -> None:
+    draft = _converted("169.254.169.254 meta.example\na.com\n")
+
+    assert [str(each.pattern) for each in draft.allow] == ["a.com"]
+    assert "169.254.169.254 is the metadata service" in _told(draft)
+
+
 def test_a_blocklist_is_denied_as_a_whole_where_that_is_wanted() -> None:
     draft = _converted("ads.com\n*.track.com\n", deny=True)
 

@@ -167,6 +167,9 @@ ANSWERED = {
 }
 
 
+AT_WORK = "esc to interrupt"  # else Ctrl-C interrupts, and is no wish to leave
+
+
 @pytest.fixture
 def terminal(
     containers: Containers, tmp_path: Path, program: FindProgram
@@ -199,6 +202,7 @@ def test_claude_code_holds_a_conversation_at_a_terminal_and_continues_it_in_the_
     )
     window.type("what is the answer")
     window.shows(SPOKEN)
+    window.shows_no_more(AT_WORK)
     window.press("C-c")
     window.shows("again to exit")
     window.type("/exit")
@@ -209,6 +213,7 @@ def test_claude_code_holds_a_conversation_at_a_terminal_and_continues_it_in_the_
         terminal("--continue").shows(SPOKEN)
         window.type("and why is that")
         window.shows(SPOKEN, 2)
+        window.shows_no_more(AT_WORK)
         window.press("C-c")
         window.shows("again to exit")
         window.press("C-c")

@@ -45,6 +45,10 @@ class Terminal:
         """Wait until the terminal shows a text."""
         until(lambda: self.screen().count(text) >= times, f"{text!r} on:\n{self.screen()}")
 
+    def shows_no_more(self, text: str) -> None:
+        """Wait until the terminal does not show a text."""
+        until(lambda: text not in self.screen(), f"no {text!r} on:\n{self.screen()}")
+
     def ended(self) -> bool:
         """Tell whether the command has ended."""
         return self._run("list-sessions").returncode != 0

@@ -43,7 +43,9 @@ def test_a_place_and_what_is_below_it_is_known(host: str, kind: PlaceKind) -> No
     assert found.kind is kind
 
 
-@pytest.mark.parametrize("host", ["example.com", "github.com", "any.pypi.org", "10.0.0.1", "com", ""])
+@pytest.mark.parametrize(
+    "host", ["example.com", "github.com", "any.pypi.org", "10.0.0.1", "com", ""]
+)
 def test_an_ordinary_host_is_no_shared_place(host: str) -> None:
     assert shared_place_of(host) is None
 

@@ -97,8 +97,8 @@ def test_a_denied_name_does_not_exist_and_nobody_is_asked(
     assert ran.returncode == 6, ran.stderr  # it could not resolve the host
     assert "denied.test" in ran.stderr
     assert seen.nothing()
-    [row] = runs.audit("--host", "denied.test")
-    assert (row.method, row.reason) == ("LOOKUP", "no-rule")
+    rows = runs.audit("--host", "denied.test")  # a resolver that is in doubt asks again
+    assert {(row.method, row.reason) for row in rows} == {("LOOKUP", "no-rule")}
 
 
 def test_tls_must_name_what_was_looked_up(runs: Launches, internet: Internet) -> None:

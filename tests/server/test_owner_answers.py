@@ -217,6 +217,6 @@ def test_a_client_that_asks_and_leaves_starts_no_more_programs_than_may_run(
         for number in range(60):
             subject = replace(SUBJECT, target=Authority.of(f"{number}.test", 443))
             asking.put(replace(FACTS, subject=subject), house.answers.append, None)
-        await asyncio.to_thread(until, lambda: len(house.answers) == 28)
+        await asyncio.to_thread(until, lambda: len(house.answers) >= 28)
 
     assert play(act, settings).answers[:28] == [Answer.NONE] * 28

@@ -176,7 +176,7 @@ def test_who_is_concerned_is_asked(scope: Scope, tmp_path: Path) -> None:
     other = Answering.of("other", tmp_path, run="other")
 
     concerned = grant_making.is_concerned(of_run)
-    in_project = grant_making.is_concerned(replace(scope, project=Path("/work")))
+    in_project = grant_making.is_concerned(replace(scope, project=Path("/code")))
 
     assert [concerned(one) for one in (serve, run, other)] == [True, True, False]
     assert [in_project(one) for one in (serve, run)] == [True, False]

@@ -23,7 +23,7 @@ def names_begun(begun: str) -> list[str]:
 
 
 def test_a_run_that_no_proxy_is_for_is_one_without_a_proxy(machine: Running) -> None:
-    machine.starts(facts("web", project="/work"), says())
+    machine.starts(facts("web", project="/code"), says())
     with RunDirectory.make(["sleep"], name="lone", above=machine.base, project=Path("/there")):
         (lone,) = running.runs_without_proxy(running.proxies())
 
@@ -32,13 +32,13 @@ def test_a_run_that_no_proxy_is_for_is_one_without_a_proxy(machine: Running) -> 
 
 
 def test_the_run_of_a_proxy_is_no_run_without_one(machine: Running) -> None:
-    machine.starts(facts("web", project="/work"), says())
+    machine.starts(facts("web", project="/code"), says())
     with RunDirectory.make(["sleep"], name="web", above=machine.base):
         assert running.runs_without_proxy(running.proxies()) == []
 
 
 def test_the_only_proxy_is_meant(machine: Running) -> None:
-    machine.starts(facts("web", project="/work"), says())
+    machine.starts(facts("web", project="/code"), says())
 
     assert running.meant(None).name == "web"
 
@@ -46,7 +46,7 @@ def test_the_only_proxy_is_meant(machine: Running) -> None:
 def test_the_proxy_of_this_directory_is_meant(
     machine: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    machine.starts(facts("web", project="/work"), says())
+    machine.starts(facts("web", project="/code"), says())
     machine.starts(facts("here", project=str(tmp_path)), says())
     (tmp_path / "src").mkdir()
     monkeypatch.chdir(tmp_path / "src")
@@ -55,7 +55,7 @@ def test_the_proxy_of_this_directory_is_meant(
 
 
 def test_a_script_gets_an_error_that_names_all(machine: Running) -> None:
-    machine.starts(facts("web", project="/work"), says())
+    machine.starts(facts("web", project="/code"), says())
     machine.starts(facts("api", project="/other"), says())
 
     with pytest.raises(AmbiguousError) as raised:
@@ -67,7 +67,7 @@ def test_a_script_gets_an_error_that_names_all(machine: Running) -> None:
 
 def test_a_person_is_asked(machine: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     machine.starts(facts("api", project="/other"), says())
-    machine.starts(facts("web", project="/work"), says())
+    machine.starts(facts("web", project="/code"), says())
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     monkeypatch.setattr(click, "prompt", lambda *_, **__: 2)
@@ -78,7 +78,7 @@ def test_a_person_is_asked(machine: Running, monkeypatch: pytest.MonkeyPatch) ->
 def test_a_removed_working_directory_is_no_obstacle(
     machine: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    machine.starts(facts("web", project="/work"), says())
+    machine.starts(facts("web", project="/code"), says())
     gone = tmp_path / "gone"
     gone.mkdir()
     monkeypatch.chdir(gone)

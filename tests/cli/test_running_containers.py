@@ -20,7 +20,7 @@ echo other
 
 def stored(name: str) -> StoredContainer:
     return StoredContainer(
-        name, EngineKind.PODMAN, "i", "i", "i", Way.ENTER, 1.0, "/work", (), (), "plan"
+        name, EngineKind.PODMAN, "i", "i", "i", Way.ENTER, 1.0, "/code", (), (), "plan"
     )
 
 
@@ -54,7 +54,7 @@ def test_no_engine_is_asked_about_containers_that_have_their_proxy(
     tmp_path: Path, engine: Path
 ) -> None:
     statedir = kept(tmp_path / "state", "web")
-    served = [Proxy(facts("web", project="/work"), Path("/run"))]
+    served = [Proxy(facts("web", project="/code"), Path("/run"))]
 
     assert running_containers.without_proxy(statedir, served, []) == []
     assert not engine.exists()

@@ -48,13 +48,13 @@ def shown(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, st
 def test_a_proxy_is_shown_with_its_policy_and_its_version(
     machine: Running, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    machine.starts(facts("web", project="/work"), says(**told()))
+    machine.starts(facts("web", project="/code"), says(**told()))
 
     code, out, _ = shown(capsys)
 
     assert code == 0
     assert out.startswith("web  run, process 7, for ")
-    assert "sh in /work" in out
+    assert "sh in /code" in out
     assert "own, version abc, 2 rules" in out
     assert "1 connection, 0 tunnels" in out
 

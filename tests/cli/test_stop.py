@@ -96,7 +96,7 @@ def test_the_launcher_of_a_run_is_told_and_not_its_proxy(
     programs: Programs, machine: Running, capsys: pytest.CaptureFixture[str]
 ) -> None:
     launcher = programs.start(LAUNCHER, "web")
-    machine.starts(facts("web", project="/work", pid=os.getpid()), says())
+    machine.starts(facts("web", project="/code", pid=os.getpid()), says())
 
     code, _, _ = told(capsys, "web")
 

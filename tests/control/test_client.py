@@ -101,12 +101,12 @@ def proxies(*given: ProxyFacts) -> list[Proxy]:
     return [Proxy(one, Path("/run") / one.name) for one in given]
 
 
-HERE = Path("/work/web")
+HERE = Path("/code/web")
 SERVE, WEB, DEEP, API = (
     facts("proxy-9051"),
-    facts("web", project="/work/web"),
-    facts("deep", project="/work/web/deep"),
-    facts("api", project="/work/api"),
+    facts("web", project="/code/web"),
+    facts("deep", project="/code/web/deep"),
+    facts("api", project="/code/api"),
 )
 
 
@@ -115,9 +115,9 @@ SERVE, WEB, DEEP, API = (
     [
         ([SERVE], "/", "proxy-9051"),
         ([WEB], "/elsewhere", "web"),
-        ([SERVE, WEB, API], "/work/web", "web"),
-        ([SERVE, WEB, API], "/work/web/src", "web"),
-        ([WEB, DEEP], "/work/web", "web"),
+        ([SERVE, WEB, API], "/code/web", "web"),
+        ([SERVE, WEB, API], "/code/web/src", "web"),
+        ([WEB, DEEP], "/code/web", "web"),
     ],
     ids=["the only one", "the only run", "of the directory", "around the directory", "nearest"],
 )
@@ -129,7 +129,7 @@ def test_the_proxy_of_the_directory_is_meant(
 
 @pytest.mark.parametrize(
     ("given", "directory"),
-    [([SERVE, WEB], "/elsewhere"), ([WEB, DEEP], "/work/web/deep/src"), ([SERVE, SERVE], "/")],
+    [([SERVE, WEB], "/elsewhere"), ([WEB, DEEP], "/code/web/deep/src"), ([SERVE, SERVE], "/")],
 )
 def test_where_several_could_be_meant_the_error_names_them(
     given: list[ProxyFacts], directory: str

@@ -44,7 +44,7 @@ def test_without_a_store_nothing_is_made(tmp_path: Path) -> None:
 def test_a_grant_is_kept_as_it_was_made(tmp_path: Path) -> None:
     run = GrantedRun("build", "build.1")
     with opened(tmp_path) as store:
-        made = store.make(draft(uses=3, run=run, project="/work", reason="docs"), NOW)
+        made = store.make(draft(uses=3, run=run, project="/code", reason="docs"), NOW)
         opens = store.make(draft(kind=GrantKind.OPEN), NOW)
 
     with opened(tmp_path) as again:

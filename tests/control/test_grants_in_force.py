@@ -17,7 +17,7 @@ from tests.policy.cases import request, rule
 HOUR_NS = 3600 * SECOND_NS
 START = Moment(1_000_000 * HOUR_NS, 5 * HOUR_NS, "boot-1")
 POLICY = Policy((rule("listed.test"),))
-BUILD = RunFacts(GrantedRun("build", "build.1"), "/work/a")
+BUILD = RunFacts(GrantedRun("build", "build.1"), "/code/a")
 
 
 @dataclass
@@ -261,19 +261,19 @@ def test_a_grant_of_a_run_is_for_it_alone_and_ends_with_it(owner: Owner) -> None
     known.look()
 
     assert [number_for(known, run) for run in ("build", "other", None)] == [1, -1, -1]
-    owner.runs["build"] = RunFacts(GrantedRun("build", "build.2"), "/work/a")
+    owner.runs["build"] = RunFacts(GrantedRun("build", "build.2"), "/code/a")
     assert [each.why for each in known.look().ended] == [End.RUN]
     assert number_for(known, "build") == -1
 
 
 def test_a_grant_of_a_project_is_for_the_runs_in_it(owner: Owner) -> None:
-    owner.runs["other"] = RunFacts(GrantedRun("other", "other.1"), "/work/b")
-    owner.grants(project="/work/a")
+    owner.runs["other"] = RunFacts(GrantedRun("other", "other.1"), "/code/b")
+    owner.grants(project="/code/a")
     known = owner.proxy()
     known.look()
 
     assert [number_for(known, run) for run in ("build", "other", None)] == [1, -1, -1]
-    owner.runs["other"] = RunFacts(GrantedRun("other", "other.2"), "/work/a/sub")
+    owner.runs["other"] = RunFacts(GrantedRun("other", "other.2"), "/code/a/sub")
     known.look()
     assert number_for(known, "other") == 1
 

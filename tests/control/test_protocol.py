@@ -10,7 +10,7 @@ from claude_proxy.control import protocol
 from claude_proxy.control.protocol import ControlError, ProxyFacts
 from claude_proxy.errors import ConfigError
 
-FACTS = ProxyFacts("web", "run", 7, 1.5, 1, "web", "sh", "/work", ("unix:/a",), "/state", "/conf")
+FACTS = ProxyFacts("web", "run", 7, 1.5, 1, "web", "sh", "/code", ("unix:/a",), "/state", "/conf")
 
 
 def test_a_request_arrives_as_it_was_sent() -> None:

@@ -48,7 +48,7 @@ def test_a_grant_that_nothing_bounds_cannot_be_created() -> None:
     with pytest.raises(ValueError, match="needs an end"):
         grant(lasts_ns=None)
     with pytest.raises(ValueError, match="needs an end"):
-        grant(lasts_ns=None, project="/work")
+        grant(lasts_ns=None, project="/code")
 
 
 @pytest.mark.parametrize(
@@ -157,11 +157,11 @@ def test_a_grant_of_a_run_is_for_no_later_run_of_its_name() -> None:
 
 
 def test_a_grant_of_a_project_is_for_the_runs_in_it() -> None:
-    of_project = grant(project="/work/a")
+    of_project = grant(project="/code/a")
 
-    assert all(of_project.concerns(RUN, inside) for inside in ("/work/a", "/work/a/b"))
-    assert not any(of_project.concerns(RUN, other) for other in ("/work/ab", "/work", None))
-    assert not of_project.concerns(None, "/work/a")
+    assert all(of_project.concerns(RUN, inside) for inside in ("/code/a", "/code/a/b"))
+    assert not any(of_project.concerns(RUN, other) for other in ("/code/ab", "/code", None))
+    assert not of_project.concerns(None, "/code/a")
     assert grant().concerns(None, None)
 
 
@@ -182,4 +182,4 @@ def test_a_grant_says_what_it_opens_and_for_whom() -> None:
     assert opened.scope == "every proxy of this user"
     assert "a.test" in grant().text
     assert grant(run=RUN).scope == "run build"
-    assert grant(project="/work").scope == "runs in /work"
+    assert grant(project="/code").scope == "runs in /code"

@@ -24,7 +24,7 @@ from tests.proxy.layers.stage import Ledger
 
 HOUR_NS = 3600 * SECOND_NS
 HOST = Authority.of("new.test", 443)
-BUILD = RunFacts(GrantedRun("build", "build.1"), "/work")
+BUILD = RunFacts(GrantedRun("build", "build.1"), "/code")
 
 
 def client(number: int = 1, run: str | None = None) -> ClientInfo:

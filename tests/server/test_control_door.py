@@ -23,7 +23,7 @@ from claude_proxy.wire.authority import Authority
 PLACE = Path("/nowhere")
 TCP = OpenListener("tcp", "http://127.0.0.1:9051", (), address=Authority.of("127.0.0.1", 9051))
 UNIX = OpenListener("unix", "unix:/home/me/.cache/work.sock", ())
-RUN = RunIdentity("web", "sh", project="/work")
+RUN = RunIdentity("web", "sh", project="/code")
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_a_proxy_is_called_by_where_it_listens(
 
 @pytest.mark.parametrize(
     ("run", "kind"),
-    [(RUN, "run"), (RunIdentity("web", "sh", project="/work", is_container=True), "container")],
+    [(RUN, "run"), (RunIdentity("web", "sh", project="/code", is_container=True), "container")],
 )
 def test_the_proxy_of_a_run_is_called_by_the_run(base: Path, run: RunIdentity, kind: str) -> None:
     place = control_door.claim(settings(base, run), (UNIX,))
@@ -77,7 +77,7 @@ def test_the_proxy_of_a_run_is_called_by_the_run(base: Path, run: RunIdentity, k
     place.remove()
 
     assert found is not None
-    assert (found.name, found.kind, found.run, found.project) == ("web", kind, "web", "/work")
+    assert (found.name, found.kind, found.run, found.project) == ("web", kind, "web", "/code")
 
 
 def test_a_gateway_alone_is_called_one(base: Path) -> None:

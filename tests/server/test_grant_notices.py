@@ -122,7 +122,7 @@ def test_a_run_that_joined_is_told_what_is_for_it_alone(
     base: Path, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run_directory, "_terminal", lambda: terminal.name)
-    with RunDirectory.make(("sh",), name="joined", above=base, project=Path("/work")) as run:
+    with RunDirectory.make(("sh",), name="joined", above=base, project=Path("/code")) as run:
         house = House(base)
         house.joins("joined")
         house.notices.tell(Changes(), [opened(1, GrantedRun("joined", "joined.other"))])

@@ -144,9 +144,9 @@ def record(base: Path, text: str) -> int:
 
 
 def test_a_run_lives_as_long_as_its_record_is_locked(base: Path) -> None:
-    facts = {"name": "blue.fox", "project": "/work", "terminal": "/dev/pts/9"}
+    facts = {"name": "blue.fox", "project": "/code", "terminal": "/dev/pts/9"}
     descriptor = record(base, json.dumps(facts) + "\n")
-    known = LivingRun("blue.fox", "blue.fox.0123456789abcdef", "/work", "/dev/pts/9")
+    known = LivingRun("blue.fox", "blue.fox.0123456789abcdef", "/code", "/dev/pts/9")
 
     assert living_run(base, "blue.fox") == known
     assert list(living_runs(base)) == [known]

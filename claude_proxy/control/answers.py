@@ -83,7 +83,10 @@ def reply_of(found: Any) -> Reply:
         seconds = _seconds(given.pop("for", None))
     if given:
         name = next(iter(given))
-        raise AnswerError(f"the answer has a key too many: {str(name)[:40]!r}")
+        raise AnswerError(
+            f"the answer has a key too many: {str(name)[:40]!r}",
+            fix='print one object, such as {"answer": "once"}',
+        )
     return Reply(verdict, times, seconds)
 
 
@@ -100,7 +103,10 @@ def facts_of_reply(reply: Reply) -> dict[str, Any]:
 def _times(value: object) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MOST_TIMES:
         return value
-    raise AnswerError(f"times is no number from 1 to {MOST_TIMES}")
+    raise AnswerError(
+        f"times is no number from 1 to {MOST_TIMES}",
+        fix='write a whole number, such as {"answer": "times", "times": 5}',
+    )
 
 
 def _seconds(value: object) -> float:

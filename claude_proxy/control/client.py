@@ -182,7 +182,7 @@ def _lines_of(sock: socket.socket) -> Iterator[bytes]:
             del held[: end + 1]
             yield line
         if len(held) > protocol.ANSWER_BYTES:
-            raise ControlError("the proxy's answer is too long")
+            raise ControlError("the proxy's answer is too long", fix=protocol.OTHER_VERSION)
 
 
 def find(environ: Mapping[str, str]) -> list[Proxy]:

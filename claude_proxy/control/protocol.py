@@ -19,6 +19,7 @@ ANSWER_BYTES = 1024 * 1024
 OK, MORE = "ok", "more"
 _OP = "op"
 _WHAT, _WHERE, _FIX, _CODE, _PROBLEMS = "what", "where", "fix", "code", "problems"
+OTHER_VERSION = "restart the proxy, so that it is of the same version as this command"
 _SHOWN = 40  # characters of an operation that is unknown
 
 type Answer = Mapping[str, Any]
@@ -123,7 +124,7 @@ def decode_answer(line: bytes) -> dict[str, Any]:
     told = [found, *(more if isinstance(more, list) else ())]
     problems = [one for one in map(_problem_in, told) if one is not None]
     if not problems:
-        raise ControlError("the proxy's answer says neither yes nor no")
+        raise ControlError("the proxy's answer says neither yes nor no", fix=OTHER_VERSION)
     raise RefusedError(problems, is_config=found.get(_CODE) == ConfigError.exit_code)
 
 
@@ -189,9 +190,9 @@ def _object(line: bytes, problem: str) -> dict[str, Any]:
     try:
         found = json.loads(line)
     except (ValueError, RecursionError):
-        raise ControlError(problem) from None
+        raise ControlError(problem, fix=OTHER_VERSION) from None
     if not isinstance(found, dict):
-        raise ControlError(problem)
+        raise ControlError(problem, fix=OTHER_VERSION)
     return found
 
 

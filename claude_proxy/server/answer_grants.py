@@ -32,7 +32,11 @@ class MakeGrants:
         draft = Draft((rule,), by, reason, run=run, lasts_ns=lasts_ns, uses=reply.times)
         store = GrantStore.open(self._settings.statedir, make=True)
         if store is None:
-            raise AnswerError("the store of grants cannot be made")
+            raise AnswerError(
+                "the store of grants cannot be made",
+                where=str(self._settings.statedir),
+                fix="check its owner, its mode and the free space, or answer once",
+            )
         with store:
             grant = store.make(draft, present.now())
         self._refresh()
@@ -44,5 +48,9 @@ class MakeGrants:
             return None
         found = None if base is None else living_run(base, subject.run)
         if found is None:
-            raise AnswerError("the run that asked has ended")
+            raise AnswerError(
+                "the run that asked has ended",
+                where=f"run {subject.run}",
+                fix="see what still asks with `claude-proxy ask --list`",
+            )
         return GrantedRun(found.name, found.folder)
